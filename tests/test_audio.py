@@ -1,0 +1,138 @@
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from melgenre.audio import SAMPLE_RATE, AudioError, audio_duration, load_audio, play
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "au", "aiff"])
+@pytest.mark.parametrize("rate, channels", [(22050, 1), (44100, 2), (48000, 1)])
+def test_every_common_format_becomes_mono_at_one_rate(tmp_path, write_song, suffix, rate, channels):
+    y = load_audio(write_song(tmp_path / f"song.{suffix}", 3, rate, channels))
+    assert y.dtype == np.float32
+    assert y.ndim == 1
+    assert abs(len(y) / SAMPLE_RATE - 3) < 0.1
+    assert 0.3 < np.abs(y).max() < 1
+    # The chord is still there: its three notes stand far above everything else.
+    spectrum = np.abs(np.fft.rfft(y * np.hanning(len(y))))
+    peaks = np.fft.rfftfreq(len(y), 1 / SAMPLE_RATE)[spectrum > 0.5 * spectrum.max()]
+    assert {220, 277, 330} == {round(peak) for peak in peaks}
+
+
+def test_six_channels_are_averaged(tmp_path, write_song):
+    song = write_song(tmp_path / "surround.wav", channels=6)
+    np.testing.assert_allclose(
+        load_audio(song), load_audio(write_song(tmp_path / "mono.wav")), atol=1e-4
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(offset=st.floats(0, 3), duration=st.floats(1, 5))
+def test_a_piece_is_the_same_as_cut_from_the_whole(tmp_path_factory, offset, duration):
+    song = tmp_path_factory.getbasetemp() / "piece.wav"
+    if not song.exists():
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * SAMPLE_RATE)
+        soundfile.write(song, noise, SAMPLE_RATE)
+    start = int(offset * SAMPLE_RATE)
+    whole = load_audio(song)[start : start + round(duration * SAMPLE_RATE)]
+    np.testing.assert_array_equal(load_audio(song, offset=offset, duration=duration), whole)
+
+
+def truncated(path, write_song):
+    song = write_song(path.with_suffix(".wav"))
+    song.write_bytes(song.read_bytes()[: song.stat().st_size // 2])
+    return song
+
+
+def truncated_au(path, write_song):
+    song = write_song(path.with_suffix(".au"))
+    song.write_bytes(song.read_bytes()[:9000])
+    return song
+
+
+def truncated_flac(path, write_song):
+    song = write_song(path.with_suffix(".flac"), seconds=5)
+    song.write_bytes(song.read_bytes()[: song.stat().st_size // 2])
+    return song
+
+
+def not_a_number(path, write_song):
+    song = path.with_suffix(".wav")
+    soundfile.write(song, np.full(3 * SAMPLE_RATE, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    return song
+
+
+def a_text(path, write_song):
+    path.write_text("This is not a song.\n" * 1000)
+    return path
+
+
+def a_hundred_hours(path, write_song):
+    song = write_song(path.with_suffix(".wav"), seconds=1.5)
+    content = bytearray(song.read_bytes())
+    content[4:8] = struct.pack("<I", 2**32 - 2**20)
+    content[40:44] = struct.pack("<I", 2**32 - 2**20)
+    song.write_bytes(content[:1000])
+    return song
+
+
+def too_short(path, write_song):
+    return write_song(path.with_suffix(".wav"), seconds=0.1)
+
+
+def empty(path, write_song):
+    path.write_bytes(b"")
+    return path
+
+
+def a_zip(path, write_song):
+    path.write_bytes(b"PK\x03\x04" + bytes(2000))
+    return path
+
+
+def missing(path, write_song):
+    return path
+
+
+def a_folder(path, write_song):
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    "broken, cause",
+    [
+        (truncated, "truncated"),
+        (truncated_au, "truncated"),
+        (truncated_flac, "not readable|truncated"),
+        (not_a_number, "no numbers"),
+        (a_text, "not readable as sound"),
+        (a_hundred_hours, "truncated"),
+        (too_short, "0.10 s long"),
+        (empty, "empty"),
+        (a_zip, "not readable as sound"),
+        (missing, "no such file"),
+        (a_folder, "no such file"),
+    ],
+)
+def test_what_cannot_be_used_gets_a_sentence_that_names_it(tmp_path, write_song, broken, cause):
+    song = broken(tmp_path / "song.mp3", write_song)
+    with pytest.raises(AudioError, match=cause) as told:
+        load_audio(song)
+    assert str(told.value).startswith(song.name)
+    assert str(tmp_path) not in str(told.value), "a sentence names no folder of anybody's machine"
+
+
+def test_duration_comes_from_the_header(tmp_path, write_song):
+    assert audio_duration(write_song(tmp_path / "song.flac", 2.5)) == pytest.approx(2.5)
+
+
+def test_a_player_is_small_and_holds_sound(tmp_path, write_song):
+    player = play(write_song(tmp_path / "song.wav", 60), seconds=5)
+    page = player._repr_html_()
+    assert "data:audio/mpeg;base64," in page
+    assert len(page) < 150_000
