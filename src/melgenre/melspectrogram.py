@@ -1,0 +1,264 @@
+"""Samples -> mel-spectrogram -> PNG: one picture a clip, for a whole collection.
+
+A picture of 128 mel bands by 387 columns has the pixel count of the 224 x 224 pictures that
+ImageNet networks were trained on, so a network sees all of a 30 s clip, neither resized nor
+squeezed. White is the loudest spot of the clip, black is 80 dB below it; the top row is the
+highest mel band.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import joblib
+import librosa
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
+
+SETTINGS_FILE = "mel_settings.json"
+# Below so few pictures, starting worker processes takes longer than the work.
+FEW = 8
+
+
+class PictureError(ValueError):
+    """A picture that does not fit the settings; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """What defines a picture; saved beside every set of pictures and inside every model.
+
+    Attributes
+    ----------
+    sample_rate : int
+        In Hz.
+    n_fft, hop_length : int
+        Window of the Fourier transform and step between two columns, in samples.
+    n_mels : int
+        Number of mel bands: the picture's height.
+    top_db : float
+        Depth of the picture: dB between its white and its black.
+    duration : float
+        Seconds of sound in one picture.
+    """
+
+    sample_rate: int = SAMPLE_RATE
+    n_fft: int = 2048
+    hop_length: int = 1711
+    n_mels: int = 128
+    top_db: float = 80.0
+    duration: float = 30.0
+
+    @property
+    def samples(self):
+        """Number of samples in one picture."""
+        return round(self.duration * self.sample_rate)
+
+    @property
+    def columns(self):
+        """Width of a picture: its number of frames."""
+        return 1 + self.samples // self.hop_length
+
+    def check_same(self, other, where):
+        """Raise `PictureError` if the pictures of `where` were made with other settings."""
+        mine, theirs = asdict(self), asdict(other)
+        differing = [
+            f"{k} {theirs[k]:g} there, {mine[k]:g} here" for k in mine if mine[k] != theirs[k]
+        ]
+        if differing:
+            raise PictureError(
+                f"{where} was made with other settings ({'; '.join(differing)}). Make its pictures "
+                "again in another folder, or use the settings they were made with."
+            )
+
+
+def save_settings(settings, folder):
+    """Write the settings beside the pictures in `folder`."""
+    Path(folder, SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+
+
+def load_settings(folder):
+    """Settings saved in a folder of pictures, or None where there are none."""
+    file = Path(folder, SETTINGS_FILE)
+    return MelSettings(**json.loads(file.read_text())) if file.exists() else None
+
+
+def mel_decibels(y, settings=MelSettings()):
+    """Mel-spectrogram in dB below its own maximum.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,)]
+        Samples at `settings.sample_rate`.
+    settings : MelSettings
+
+    Returns
+    -------
+    np.ndarray [shape=(n_mels, 1 + n // hop_length), dtype=float32]
+        Between `-top_db` and 0 dB; row 0 is the lowest band. Silence is `-top_db` everywhere.
+    """
+    power = librosa.feature.melspectrogram(
+        y=y,
+        sr=settings.sample_rate,
+        n_fft=settings.n_fft,
+        hop_length=settings.hop_length,
+        n_mels=settings.n_mels,
+    )
+    # librosa's floor for power; a clip that nowhere rises above it would come out all white.
+    if power.max() <= 1e-10:
+        return np.full_like(power, -settings.top_db)
+    return librosa.power_to_db(power, ref=np.max, top_db=settings.top_db)
+
+
+def fit_duration(y, settings=MelSettings()):
+    """Exactly one picture's worth of samples.
+
+    A longer recording gives its middle (from a whole number of hops, so that a clip a few samples
+    too long starts at its first); a shorter one is repeated, since a genre is a texture and half
+    a picture of silence would be none of the genre's.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,)]
+
+    Returns
+    -------
+    np.ndarray [shape=(settings.samples,)]
+    """
+    spare = len(y) - settings.samples
+    if spare < 0:
+        return np.resize(y, settings.samples)
+    start = spare // 2 // settings.hop_length * settings.hop_length
+    return y[start : start + settings.samples]
+
+
+def melspectrogram_picture(y, settings=MelSettings()):
+    """The picture of one clip.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,)]
+        Samples at `settings.sample_rate`; see `fit_duration` for other lengths than a clip's.
+
+    Returns
+    -------
+    np.ndarray [shape=(n_mels, columns), dtype=uint8]
+        0 is `-top_db`, 255 is the clip's maximum; row 0 is the highest mel band.
+    """
+    decibels = mel_decibels(fit_duration(y, settings), settings)
+    grey = np.rint((decibels / settings.top_db + 1) * 255)
+    return np.flipud(grey).astype(np.uint8)
+
+
+def load_clip(path, settings=MelSettings()):
+    """Samples of a recording's middle, as long as one picture; shorter if the recording is."""
+    # A second more than needed lets `fit_duration` choose, whatever the file's own rate.
+    spare = max(0.0, audio_duration(path) - settings.duration - 1)
+    return load_audio(
+        path, sample_rate=settings.sample_rate, offset=spare / 2, duration=settings.duration + 1
+    )
+
+
+def check_picture(path, settings=MelSettings()):
+    """Raise `PictureError` unless the file looks like a picture of these settings.
+
+    Only the header is read: 8-bit grey, `n_mels` high, `columns` wide.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as picture:
+            found = (picture.mode, picture.width, picture.height)
+    except OSError as error:
+        raise PictureError(f"{path.name}: not readable as a picture. Make it again.") from error
+    if found != ("L", settings.columns, settings.n_mels):
+        raise PictureError(
+            f"{path.name}: {found[1]} x {found[2]} pixels of mode {found[0]}, where these settings "
+            f"give {settings.columns} x {settings.n_mels} of mode L (8-bit grey). It was made with "
+            "other settings: make it again from its sound."
+        )
+
+
+def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=True):
+    """One PNG for each track, in `<folder>/<genre>/<track>.png`; a second call makes what is new.
+
+    A track that has a picture made earlier keeps it. A picture is made again only when its sound
+    is newer. What cannot be read is skipped, counted, and listed at the end.
+
+    Parameters
+    ----------
+    tracks : pd.DataFrame
+        With `track_id`, `genre`, `path` (missing where there is no sound), and possibly `picture`.
+    folder : str or Path
+    settings : MelSettings
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    pd.DataFrame
+        The tracks that have a picture, with its file in the column `picture`.
+
+    Raises
+    ------
+    PictureError
+        If the folder holds pictures of other settings, or no track could be read.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = load_settings(folder)
+    if earlier is not None:
+        settings.check_same(earlier, f"The folder of pictures {folder.name}")
+    save_settings(settings, folder)
+
+    pictures = tracks["picture"] if "picture" in tracks else pd.Series(None, index=tracks.index)
+    names = tracks["track_id"].str.rpartition("/")[2]
+    ours = [
+        str(folder / genre / f"{n}.png") for genre, n in zip(tracks["genre"], names, strict=True)
+    ]
+    tracks = tracks.assign(picture=pictures.astype(object).where(pictures.notna(), ours))
+    made = tracks[pictures.isna()]
+    todo = [
+        (path, Path(picture))
+        for path, picture in zip(made["path"], made["picture"], strict=True)
+        if _out_of_date(Path(picture), path)
+    ]
+    workers = joblib.Parallel(n_jobs=1 if len(todo) <= FEW else -1, return_as="generator")
+    jobs = workers(joblib.delayed(_draw)(path, target, settings) for path, target in todo)
+    silent = not (progress and todo)
+    bar = tqdm(jobs, total=len(todo), desc="pictures", unit=" clips", disable=silent)
+    broken = [sentence for sentence in bar if sentence]
+    if broken:
+        print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")
+    tracks = tracks[[Path(picture).exists() for picture in tracks["picture"]]]
+    if tracks.empty:
+        raise PictureError("No track could be turned into a picture; see the reasons above.")
+    return tracks.reset_index(drop=True)
+
+
+def _out_of_date(picture, path):
+    """Whether the picture is missing or older than its sound."""
+    if not picture.exists():
+        return True
+    has_sound = isinstance(path, str) and os.path.exists(path)
+    return has_sound and os.path.getmtime(path) > picture.stat().st_mtime
+
+
+def _draw(path, target, settings):
+    """Write one picture; returns None, or the sentence that says why there is none."""
+    if not isinstance(path, str):
+        return f"{target.stem}: neither a picture nor sound."
+    try:
+        picture = melspectrogram_picture(load_clip(path, settings), settings)
+    except AudioError as error:
+        target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
+        return str(error)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    Image.fromarray(picture).save(unfinished, format="PNG")
+    os.replace(unfinished, target)
+    return None

@@ -1,0 +1,171 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from melgenre.audio import SAMPLE_RATE, load_audio
+from melgenre.collection import find_tracks
+from melgenre.melspectrogram import (
+    MelSettings,
+    PictureError,
+    check_picture,
+    extract_melspectrograms,
+    fit_duration,
+    load_clip,
+    load_settings,
+    mel_decibels,
+    melspectrogram_picture,
+)
+
+
+def test_a_clip_is_a_picture_of_128_by_387():
+    picture = melspectrogram_picture(np.random.default_rng(0).normal(size=30 * SAMPLE_RATE))
+    assert picture.shape == (128, 387) == (MelSettings().n_mels, MelSettings().columns)
+    assert picture.dtype == np.uint8
+    assert picture.max() == 255
+
+
+def test_high_notes_stand_above_low_ones():
+    t = np.arange(30 * SAMPLE_RATE) / SAMPLE_RATE
+    low, high = (melspectrogram_picture(np.sin(2 * np.pi * f * t)) for f in (200, 5000))
+    assert high.sum(axis=1).argmax() < low.sum(axis=1).argmax()
+
+
+@settings(max_examples=20, deadline=None)
+@given(gain=st.floats(1e-3, 1e3))
+def test_loudness_changes_nothing(gain):
+    y = np.random.default_rng(1).normal(size=30 * SAMPLE_RATE).astype(np.float32)
+    louder = melspectrogram_picture(np.float32(gain) * y).astype(int)
+    assert np.abs(louder - melspectrogram_picture(y)).max() <= 1
+
+
+def test_silence_is_black():
+    assert (melspectrogram_picture(np.zeros(30 * SAMPLE_RATE)) == 0).all()
+    assert (mel_decibels(np.zeros(SAMPLE_RATE)) == -80).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seconds=st.floats(0.5, 100))
+def test_every_length_becomes_a_clip(seconds):
+    y = np.arange(int(seconds * SAMPLE_RATE))
+    clip = fit_duration(y)
+    assert len(clip) == MelSettings().samples
+    if len(y) < len(clip):
+        np.testing.assert_array_equal(clip, np.resize(y, len(clip)))
+    else:  # its middle, to within a column
+        before, after = clip[0], y[-1] - clip[-1]
+        assert abs(before - after) <= 2 * MelSettings().hop_length
+
+
+def test_a_long_songs_clip_is_read_from_its_middle(tmp_path):
+    t = np.arange(90 * 8000) / 8000
+    song = np.where((t > 30) & (t < 60), np.sin(2 * np.pi * 1000 * t), 0)
+    soundfile.write(tmp_path / "song.wav", song, 8000)
+    picture = melspectrogram_picture(load_clip(tmp_path / "song.wav"))
+    assert (picture.max(axis=0) > 200).mean() > 0.95
+
+
+def test_real_clips_give_the_pictures_that_were_made_earlier(gtzan, tmp_path):
+    tracks = find_tracks(gtzan).dropna(subset=["path", "picture"])
+    earlier = tracks["picture"].tolist()
+    ours = extract_melspectrograms(tracks.assign(picture=None), tmp_path, progress=False)
+    assert ours["track_id"].tolist() == tracks["track_id"].tolist()
+    correlations = []
+    for track, old in zip(ours.itertuples(), earlier, strict=True):
+        new, old = (np.asarray(Image.open(p), dtype=float) for p in (track.picture, old))
+        assert new.shape == old.shape == (128, 387)
+        if abs(soundfile.info(track.path).frames - MelSettings().samples) < SAMPLE_RATE / 20:
+            correlations.append(np.corrcoef(new.ravel(), old.ravel())[0, 1])
+        else:
+            # The earlier picture squeezes all of a longer clip into its columns. The nearest
+            # columns of ours are off by up to half a hop, so these agree less closely.
+            whole = np.flipud(mel_decibels(load_audio(track.path)))
+            whole = whole[:, np.rint(np.linspace(0, whole.shape[1] - 1, 387)).astype(int)]
+            assert np.corrcoef(whole.ravel(), old.ravel())[0, 1] > 0.8
+    assert len(correlations) >= 60
+    assert np.median(correlations) >= 0.97
+    assert min(correlations) >= 0.92
+
+
+@pytest.fixture
+def small(tmp_path, write_song):
+    """Three readable songs and three broken files."""
+    folder = tmp_path / "music"
+    for name in ("jazz/a.wav", "jazz/b.flac", "rock/c d'é.ogg"):
+        write_song(folder / name, seconds=31)
+    (folder / "rock" / "empty.wav").write_bytes(b"")
+    (folder / "rock" / "text.mp3").write_text("no song" * 99)
+    cut = write_song(folder / "rock" / "cut.wav")
+    cut.write_bytes(cut.read_bytes()[:5000])
+    return find_tracks(folder)
+
+
+def test_broken_files_are_skipped_counted_and_listed(small, tmp_path, capsys):
+    tracks = extract_melspectrograms(small, tmp_path / "pictures", progress=False)
+    assert tracks["track_id"].tolist() == ["jazz/a", "jazz/b", "rock/c d'é"]
+    for picture in tracks["picture"]:
+        check_picture(picture)
+    told = capsys.readouterr().out
+    assert "3 of 6 tracks skipped" in told
+    assert all(name in told for name in ("empty.wav: empty", "text.mp3: not", "cut.wav: truncated"))
+
+
+def test_only_what_is_missing_or_out_of_date_is_made(small, tmp_path):
+    small = small.head(3)
+    folder = tmp_path / "pictures"
+    pictures = [Path(p) for p in extract_melspectrograms(small, folder)["picture"]]
+    assert load_settings(folder) == MelSettings()
+    for picture in pictures:
+        os.utime(picture, (2e9, 2e9))
+    pictures[0].unlink()
+    os.utime(pictures[1], (1e9, 1e9))  # older than its sound
+    extract_melspectrograms(small, folder, progress=False)
+    made_anew = [picture.stat().st_mtime != 2e9 for picture in pictures]
+    assert made_anew == [True, True, False]
+    assert not [file for file in folder.rglob(".*") if file.is_file()], "no half file is left"
+
+
+def test_pictures_made_earlier_are_kept(small, tmp_path):
+    first = extract_melspectrograms(small.head(2), tmp_path / "one", progress=False)
+    second = extract_melspectrograms(first, tmp_path / "two", progress=False)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_many_workers_and_one_make_the_same_bytes(music, tmp_path):
+    tracks = find_tracks(music).head(12)
+    many = extract_melspectrograms(tracks, tmp_path / "many", progress=False)
+    one = pd.concat(
+        extract_melspectrograms(tracks.iloc[[i]], tmp_path / "one", progress=False)
+        for i in range(len(tracks))
+    )
+    for a, b in zip(many["picture"], one["picture"], strict=True):
+        assert Path(a).read_bytes() == Path(b).read_bytes()
+
+
+def test_a_folder_of_other_settings_is_not_mixed(small, tmp_path):
+    folder = tmp_path / "pictures"
+    extract_melspectrograms(small.head(1), folder, progress=False)
+    with pytest.raises(PictureError, match="hop_length 1711 there, 512 here"):
+        extract_melspectrograms(small, folder, settings=MelSettings(hop_length=512))
+    assert json.loads((folder / "mel_settings.json").read_text())["hop_length"] == 1711
+
+
+def test_a_picture_of_other_settings_or_none_is_told(tmp_path):
+    Image.new("L", (1292, 128)).save(tmp_path / "wide.png")
+    with pytest.raises(PictureError, match="wide.png: 1292 x 128"):
+        check_picture(tmp_path / "wide.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(PictureError, match="text.png: not readable"):
+        check_picture(tmp_path / "text.png")
+
+
+def test_a_collection_of_nothing_readable_gets_a_sentence(small, tmp_path):
+    with pytest.raises(PictureError, match="No track could"):
+        extract_melspectrograms(small.iloc[3:], tmp_path / "pictures", progress=False)
