@@ -1,0 +1,293 @@
+"""A folder, an archive or a download -> the table of tracks.
+
+Any folder of `<genre>/<song>` is a collection, at any depth: GTZAN as its archives unpack
+(`genres/…`, `Data/genres_original/…`), pictures made earlier, or a user's own music.
+"""
+
+import hashlib
+import os
+import warnings
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .audio import AUDIO_SUFFIXES
+from .download import download, is_archive, unpack
+from .melspectrogram import MelSettings, PictureError, check_picture, load_settings
+from .synthetic import make_synthetic_collection
+
+DOWNLOADS = {
+    "gtzan": "https://huggingface.co/datasets/marsyas/gtzan/resolve/main/data/genres.tar.gz",
+    "gtzan-mini": "https://github.com/TempoBeatDownbeat/gtzan_mini/archive/refs/heads/main.zip",
+}
+"""GTZAN whole (1.2 GB, 1000 clips), and 100 of its clips to start with."""
+
+SYNTHETIC_CLIPS = 8  # a genre: enough to see everything run, in minutes and without a GPU
+SYNTHETIC_WARNING = (
+    "SYNTHETIC MUSIC: made up by melgenre because no collection was found. Everything runs, but "
+    "no accuracy from it says anything about real music. Put GTZAN into data/gtzan, or set "
+    'COLLECTION to "gtzan-mini" or "gtzan" to download it.'
+)
+
+
+class CollectionError(ValueError):
+    """A folder or name that is no collection; the message says what was expected."""
+
+
+def project_folder():
+    """The repository's folder, relative to the working directory; that directory if in none.
+
+    Paths stay relative, so what a notebook prints names no folder of anybody's machine.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "src" / "melgenre").is_dir():
+            return Path(os.path.relpath(folder))
+    return Path(".")
+
+
+def load_collection(name="auto", *, data=None, progress=True):
+    """Find, download or make a collection, and say in a line which it is.
+
+    Parameters
+    ----------
+    name : str or Path
+        `"gtzan"` or `"gtzan-mini"`: from `data`, downloaded first where it is not there yet.
+        `"synthetic"`: made up here. A folder or an archive: that one. `"auto"`: the folder named
+        by the environment variable `MELGENRE_DATA`, else what lies in `data/gtzan` or
+        `data/gtzan-mini`, else synthetic.
+    data : str or Path
+        Folder for collections; the repository's `data` if None.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    pd.DataFrame
+        The table of tracks, as `find_tracks` makes it.
+
+    Raises
+    ------
+    CollectionError
+        If there is no music where it should be.
+    DownloadError
+        If a download fails.
+    """
+    data = project_folder() / "data" if data is None else Path(data)
+    name = str(name)
+    if name == "auto":
+        lying_there = (str(data / known) for known in DOWNLOADS if _has_something(data / known))
+        name = os.environ.get("MELGENRE_DATA") or next(lying_there, "synthetic")
+    if name == "synthetic":
+        folder = make_synthetic_collection(
+            data / "synthetic", clips_per_genre=SYNTHETIC_CLIPS, progress=progress
+        )
+    elif name in DOWNLOADS:
+        folder = data / name
+        if not _has_something(folder):
+            url = DOWNLOADS[name]
+            download(url, folder / url.rpartition("/")[2], progress=progress)
+    else:
+        folder = Path(name)
+        if not folder.is_absolute() and not folder.exists():
+            folder = project_folder() / folder
+    tracks = find_tracks(_unpacked(folder, data))
+    if name == "synthetic":
+        tracks["collection"] = "synthetic"
+        print(SYNTHETIC_WARNING)
+    with_sound = tracks["path"].notna().sum()
+    print(
+        f"{tracks['collection'].iloc[0]}: {len(tracks)} tracks of {tracks['genre'].nunique()} "
+        f"genres, {with_sound} with sound, {tracks['picture'].notna().sum()} with a picture."
+    )
+    return tracks
+
+
+def find_tracks(folder):
+    """The table of tracks of a folder.
+
+    Sound and pictures made earlier are found at any depth; the folder that a file lies in is its
+    genre. A `tracks.csv` in the folder adds what it knows by `track_id`, such as `artist_id`.
+    What is known of GTZAN's tracks is added to those.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a track, sorted: `track_id`, `genre`, `artist_id`, `path`, `picture` (each of the
+        last three missing where there is none), `collection`, and for GTZAN `artist_fold`,
+        `fault_filtered_split`, `md5_wav`.
+
+    Raises
+    ------
+    CollectionError
+        If the folder is missing or holds no `<genre>/<song>`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CollectionError(
+            f"No folder {folder.name!r}. Name a folder of <genre>/<song> files, or an "
+            "archive of one."
+        )
+    sounds, pictures = _files_by_track(folder)
+    if not sounds and not pictures:
+        raise CollectionError(
+            f"No music in {folder.name!r}. A collection is a folder with one folder for each genre "
+            f"and the songs in these, as in {folder.name}/jazz/song.mp3."
+        )
+    rows = [
+        {"track_id": track, "genre": genre, "path": sounds.get((genre, track)),
+         "picture": pictures.get((genre, track))}
+        for genre, track in sorted(sounds.keys() | pictures.keys())
+    ]  # fmt: skip
+    tracks = pd.DataFrame(rows, dtype=object)
+    is_gtzan = tracks["track_id"].isin(gtzan_facts()["track_id"]).mean() > 0.5
+    facts = gtzan_facts() if is_gtzan else _own_facts(folder)
+    tracks = tracks.merge(facts.drop(columns="genre", errors="ignore"), on="track_id", how="left")
+    tracks["collection"] = "gtzan" if is_gtzan else _unique_name(folder)
+    first = ["track_id", "genre", "artist_id", "path", "picture", "collection"]
+    return tracks.reindex(columns=first + [c for c in tracks if c not in first])
+
+
+def _own_facts(folder):
+    """What a `tracks.csv` in the folder knows of its tracks; nothing where there is none."""
+    table = folder / "tracks.csv"
+    if not table.exists():
+        return pd.DataFrame({"track_id": [], "artist_id": []}, dtype=str)
+    facts = pd.read_csv(table, dtype={"track_id": str, "artist_id": str})
+    if "track_id" not in facts or facts["track_id"].duplicated().any():
+        raise CollectionError(
+            f"{folder.name}/tracks.csv needs a column track_id that names each track once, as in "
+            "jazz/song for jazz/song.mp3."
+        )
+    return facts
+
+
+def _unique_name(folder):
+    """The folder's name; outside the repository with a mark, since two may be of one name."""
+    if folder.resolve().is_relative_to(project_folder().resolve()):
+        return folder.name
+    return f"{folder.resolve().name}-{hashlib.md5(bytes(folder.resolve())).hexdigest()[:6]}"
+
+
+@cache
+def gtzan_facts():
+    """What is known of GTZAN's 1000 tracks: artists, folds, the fault-filtered split, md5 sums.
+
+    Returns
+    -------
+    pd.DataFrame
+        `track_id`, `genre`, `artist_id` and `artist_fold` (1, 2, 3) after Foleis and Tavares
+        (2020) and Sturm's catalogue, `fault_filtered_split` (train, valid, test) of Kereliuk,
+        Sturm and Larsen (2015), `md5_wav`. Missing: left out as repetition or distortion.
+    """
+    table = pd.read_csv(
+        files("melgenre") / "gtzan_tracks.csv", dtype={"artist_id": str, "artist_fold": "Int64"}
+    )
+    return table.assign(genre=table["track_id"].str.partition(".")[0])
+
+
+def verify_gtzan(tracks):
+    """Compare GTZAN's files with their known md5 sums.
+
+    Parameters
+    ----------
+    tracks : pd.DataFrame
+        With `track_id` and `path`.
+
+    Returns
+    -------
+    pd.DataFrame
+        `track_id` and `problem` ("missing" or "changed") of each of the 1000 tracks that is not
+        there as it should be. Files in `.au` have no known sum, and only count as there.
+    """
+    paths = tracks.dropna(subset="path").set_index("track_id")["path"]
+    problems = []
+    for fact in tqdm(gtzan_facts().itertuples(), total=1000, desc="verify", leave=False):
+        path = paths.get(fact.track_id)
+        if path is None:
+            problems.append((fact.track_id, "missing"))
+        elif path.endswith(".wav") and _md5(path) != fact.md5_wav:
+            problems.append((fact.track_id, "changed"))
+    return pd.DataFrame(problems, columns=["track_id", "problem"])
+
+
+def _md5(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _has_something(folder):
+    """Whether a folder holds sound or pictures, or an archive that might."""
+    if not folder.is_dir():
+        return False
+    names = (name for _, names in _genre_folders(folder) for name in names)
+    wanted = AUDIO_SUFFIXES | {".png"}
+    return any(Path(n).suffix.lower() in wanted for n in names) or bool(_archives(folder))
+
+
+def _archives(folder):
+    return [file for file in sorted(folder.iterdir()) if is_archive(file)]
+
+
+def _unpacked(path, data):
+    """A folder of files for `path`: an archive is unpacked, also one that lies in a folder alone.
+
+    Raw data is never changed: an archive stays where it is and is unpacked below `data`.
+    """
+    if path.is_dir() and next(_genre_folders(path), None) is None:
+        path = next(iter(_archives(path)), path)
+    if is_archive(path):
+        name = f"{path.name.partition('.')[0]}-{path.stat().st_size}"
+        return unpack(path, data / "unpacked" / name)
+    return path
+
+
+def _files_by_track(folder):
+    """Two dicts (genre, track_id) -> path: the sound and the pictures below a folder."""
+    sounds, pictures, foreign = {}, {}, []
+    for genre_folder, names in _genre_folders(folder):
+        genre = genre_folder.name
+        settings = MelSettings()
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            path = genre_folder / name
+            track = stem if stem.startswith(f"{genre}.") else f"{genre}/{stem}"
+            if suffix.lower() in AUDIO_SUFFIXES:
+                # The same song in two formats is two files of one name; each keeps its row.
+                sounds[genre, track if (genre, track) not in sounds else f"{genre}/{name}"] = str(
+                    path
+                )
+            elif suffix.lower() == ".png":
+                try:
+                    settings.check_same(load_settings(genre_folder.parent) or settings, genre)
+                    check_picture(path, settings)
+                    pictures[genre, track] = str(path)
+                except PictureError as error:
+                    foreign.append(error)
+    if foreign and not sounds and not pictures:
+        raise CollectionError(f"{len(foreign)} pictures cannot be used, the first: {foreign[0]}")
+    if foreign:
+        warnings.warn(
+            f"{len(foreign)} pictures are left aside, the first: {foreign[0]}", stacklevel=3
+        )
+    return sounds, pictures
+
+
+def _genre_folders(folder):
+    """Pairs of a folder below `folder` and the sorted names of its files; links are followed."""
+    seen = set()
+    for root, below, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen:  # a link to a folder above would go round for ever
+            below.clear()
+            continue
+        seen.add(os.path.realpath(root))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if Path(root) != folder:
+            yield Path(root), sorted(name for name in names if not name.startswith("."))

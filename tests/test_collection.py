@@ -1,0 +1,211 @@
+import http.server
+import json
+import shutil
+import tarfile
+import threading
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from melgenre import collection
+from melgenre.collection import (
+    CollectionError,
+    find_tracks,
+    gtzan_facts,
+    load_collection,
+    verify_gtzan,
+)
+from melgenre.download import DownloadError
+
+
+def write_clips(folder, write_song, names):
+    for name in names:
+        write_song(folder / name, seconds=1.2)
+    return folder
+
+
+NAMES = ["blues/blues.00000.wav", "blues/blues.00001.wav", "jazz/jazz.00000.au"]
+
+
+@pytest.mark.parametrize("layout", ["", "genres", "Data/genres_original", "a/b/genres"])
+def test_gtzan_is_found_in_every_layout(tmp_path, write_song, layout):
+    write_clips(tmp_path / "here" / layout, write_song, NAMES)
+    tracks = find_tracks(tmp_path / "here")
+    assert tracks["track_id"].tolist() == ["blues.00000", "blues.00001", "jazz.00000"]
+    assert tracks["genre"].tolist() == ["blues", "blues", "jazz"]
+    assert set(tracks["collection"]) == {"gtzan"}
+    assert tracks["fault_filtered_split"].tolist()[:2] == ["valid", "valid"]
+    assert tracks["artist_id"].iloc[0] == "0"
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar", "tar"])
+def test_an_archive_is_a_collection_and_stays_as_it_is(tmp_path, write_song, kind):
+    write_clips(tmp_path / "packed" / "Data" / "genres_original", write_song, NAMES)
+    (tmp_path / "raw").mkdir()
+    archive = shutil.make_archive(str(tmp_path / "raw" / "GTZAN"), kind, tmp_path / "packed")
+    tracks = load_collection(archive, data=tmp_path / "data", progress=False)
+    assert len(tracks) == 3
+    # The folder that holds nothing but the archive is the same collection.
+    again = load_collection(tmp_path / "raw", data=tmp_path / "data", progress=False)
+    pd.testing.assert_frame_equal(again, tracks)
+    assert len(list((tmp_path / "raw").iterdir())) == 1
+
+
+def test_a_users_own_music_keeps_its_names(tmp_path, write_song):
+    names = ["R&B/Élan vital.flac", "R&B/a 'quoted' one.mp3", "джаз/песня.ogg", "rock/.hidden.wav"]
+    write_clips(tmp_path / "mine", write_song, [*names, "rock/x.wav", "rock/x.flac"])
+    (tmp_path / "mine" / "rock" / "cover.txt").write_text("no sound")
+    tracks = find_tracks(tmp_path / "mine")
+    assert tracks["track_id"].tolist() == [
+        "R&B/a 'quoted' one", "R&B/Élan vital", "rock/x", "rock/x.wav", "джаз/песня",
+    ]  # fmt: skip
+    assert tracks["artist_id"].isna().all()
+    assert tracks["collection"].str.startswith("mine-").all()
+
+
+def test_a_users_own_facts_are_added(tmp_path, write_song):
+    write_clips(tmp_path, write_song, ["rock/a.wav", "jazz/b.wav"])
+    (tmp_path / "tracks.csv").write_text("track_id,artist_id,year\nrock/a,007,1999\n")
+    tracks = find_tracks(tmp_path).set_index("track_id")
+    assert tracks.loc["rock/a", ["artist_id", "year"]].tolist() == ["007", 1999]
+    assert pd.isna(tracks.loc["jazz/b", "artist_id"])
+    (tmp_path / "tracks.csv").write_text("name,artist\na,b\n")
+    with pytest.raises(CollectionError, match="needs a column track_id"):
+        find_tracks(tmp_path)
+
+
+def test_pictures_made_earlier_are_tracks(tmp_path, write_song):
+    write_song(tmp_path / "genres" / "blues" / "blues.00000.wav")
+    for name in ("blues.00000", "blues.00001"):
+        (tmp_path / "mels" / "blues").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (387, 128)).save(tmp_path / "mels" / "blues" / f"{name}.png")
+    tracks = find_tracks(tmp_path)
+    assert tracks["picture"].notna().tolist() == [True, True]
+    assert tracks["path"].notna().tolist() == [True, False]
+
+
+def test_pictures_of_other_settings_are_told(tmp_path, write_song):
+    (tmp_path / "images_original" / "blues").mkdir(parents=True)
+    Image.new("RGBA", (432, 288)).save(tmp_path / "images_original" / "blues" / "blues00000.png")
+    with pytest.raises(CollectionError, match="432 x 288 pixels of mode RGBA"):
+        find_tracks(tmp_path)
+    write_song(tmp_path / "genres_original" / "blues" / "blues.00000.wav")
+    with pytest.warns(UserWarning, match="1 pictures are left aside"):
+        assert find_tracks(tmp_path)["picture"].isna().all()
+
+
+def test_pictures_with_other_settings_beside_them_are_told(tmp_path):
+    (tmp_path / "jazz").mkdir()
+    Image.new("L", (387, 128)).save(tmp_path / "jazz" / "a.png")
+    (tmp_path / "mel_settings.json").write_text(json.dumps({"top_db": 60.0}))
+    with pytest.raises(CollectionError, match="top_db 60 there, 80 here"):
+        find_tracks(tmp_path)
+
+
+def test_a_folder_without_music_gets_a_sentence(tmp_path):
+    with pytest.raises(CollectionError, match="No music in 'void'.*one folder for each genre"):
+        (tmp_path / "void").mkdir()
+        find_tracks(tmp_path / "void")
+    with pytest.raises(CollectionError, match="No folder 'nowhere'"):
+        find_tracks(tmp_path / "nowhere")
+
+
+def test_a_link_to_a_folder_above_does_not_go_round_for_ever(tmp_path, write_song):
+    write_song(tmp_path / "rock" / "a.wav")
+    (tmp_path / "rock" / "up").symlink_to(tmp_path)
+    assert len(find_tracks(tmp_path)) == 1
+
+
+def test_the_facts_of_gtzan():
+    facts = gtzan_facts()
+    assert len(facts) == 1000
+    assert facts["track_id"].is_unique
+    assert (facts.groupby("genre").size() == 100).all()
+    counts = facts["fault_filtered_split"].value_counts()
+    assert (counts["train"], counts["valid"], counts["test"]) == (443, 197, 290)
+    known = facts.dropna(subset="artist_id")
+    assert len(known) == 948
+    assert known["artist_id"].nunique() == 412
+    assert (known.groupby("artist_id")["artist_fold"].nunique() == 1).all()
+
+
+def test_the_facts_are_the_published_ones(gtzan):
+    published = pd.read_csv(gtzan / "tracks.csv", dtype={"artist_id": str, "artist_fold": "Int64"})
+    pd.testing.assert_frame_equal(gtzan_facts()[published.columns], published, check_like=True)
+
+
+def test_real_clips_are_verified(gtzan, tmp_path):
+    tracks = find_tracks(gtzan)
+    problems = verify_gtzan(tracks)
+    assert set(problems["problem"]) == {"missing"}
+    assert len(problems) == 1000 - tracks["path"].notna().sum()
+    copy = tmp_path / "blues.00000.wav"
+    copy.write_bytes(Path(tracks["path"].dropna().iloc[0]).read_bytes()[:-1] + b"x")
+    tracks.loc[0, "path"] = str(copy)
+    found = verify_gtzan(tracks).set_index("track_id")["problem"]
+    assert found["blues.00000"] == "changed"
+
+
+@pytest.fixture
+def host(tmp_path, write_song):
+    """A server on loopback with an archive of GTZAN's layout under both of its addresses."""
+    write_clips(tmp_path / "packed" / "genres", write_song, NAMES)
+    served = tmp_path / "served"
+    served.mkdir()
+    with tarfile.open(served / "genres.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "packed" / "genres", "genres")
+    with zipfile.ZipFile(served / "main.zip", "w") as archive:
+        for name in NAMES:
+            archive.write(tmp_path / "packed" / "genres" / name, f"gtzan_mini-main/genres/{name}")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.mark.parametrize("name, file", [("gtzan", "genres.tar.gz"), ("gtzan-mini", "main.zip")])
+def test_a_known_collection_is_downloaded_once(tmp_path, host, monkeypatch, name, file, capsys):
+    monkeypatch.setitem(collection.DOWNLOADS, name, f"{host}/{file}")
+    data = tmp_path / "data"
+    assert len(load_collection(name, data=data, progress=False)) == 3
+    assert "gtzan: 3 tracks of 2 genres, 3 with sound" in capsys.readouterr().out
+    monkeypatch.setitem(collection.DOWNLOADS, name, f"http://127.0.0.1:9/{file}")
+    assert len(load_collection(name, data=data, progress=False)) == 3
+    # What was downloaded is found without its name, too.
+    monkeypatch.delenv("MELGENRE_DATA", raising=False)
+    assert len(load_collection("auto", data=data, progress=False)) == 3
+
+
+def test_an_archive_fetched_by_hand_is_used(tmp_path, host, monkeypatch):
+    monkeypatch.setitem(collection.DOWNLOADS, "gtzan", "http://127.0.0.1:9/genres.tar.gz")
+    with pytest.raises(DownloadError, match="save it as genres.tar.gz"):
+        load_collection("gtzan", data=tmp_path / "data", progress=False)
+    shutil.copy(tmp_path / "served" / "genres.tar.gz", tmp_path / "data" / "gtzan")
+    assert len(load_collection("gtzan", data=tmp_path / "data", progress=False)) == 3
+
+
+def test_with_nothing_at_hand_the_music_is_made_up_and_says_so(
+    tmp_path, monkeypatch, capsys, music
+):
+    monkeypatch.delenv("MELGENRE_DATA", raising=False)
+    # Clips that are there already are kept, so none is rendered again.
+    monkeypatch.setattr(collection, "SYNTHETIC_CLIPS", 4)
+    shutil.copytree(music, tmp_path / "synthetic")
+    tracks = load_collection("auto", data=tmp_path, progress=False)
+    assert set(tracks["collection"]) == {"synthetic"}
+    assert tracks["artist_id"].notna().all()
+    assert "SYNTHETIC MUSIC" in capsys.readouterr().out
+
+
+def test_melgenre_data_comes_before_all_else(tmp_path, monkeypatch, write_song):
+    write_clips(tmp_path / "mine", write_song, ["rock/a.wav", "jazz/b.wav"])
+    write_clips(tmp_path / "data" / "gtzan", write_song, NAMES)
+    monkeypatch.setenv("MELGENRE_DATA", str(tmp_path / "mine"))
+    assert len(load_collection(data=tmp_path / "data", progress=False)) == 2
+    monkeypatch.delenv("MELGENRE_DATA")
+    assert len(load_collection(data=tmp_path / "data", progress=False)) == 3
