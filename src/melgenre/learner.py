@@ -1,0 +1,335 @@
+"""The table of tracks -> DataLoaders -> a fastai Learner -> an exported folder.
+
+A few of fastai's own calls, with the choices that pictures of music need: nothing is resized,
+squeezed or flipped, since up and down is pitch and left and right is time.
+"""
+
+import json
+import platform
+import socket
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from fastai.vision.all import (
+    Callback,
+    CategoryBlock,
+    ColReader,
+    ColSplitter,
+    DataBlock,
+    ImageBlock,
+    Normalize,
+    accuracy,
+    load_learner,
+    set_seed,
+    to_float,
+    vision_learner,
+)
+from safetensors.torch import save_file
+
+from . import __version__
+from .melspectrogram import MelSettings, check_picture
+from .networks import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_takes_pictures,
+    describe_imagenet_weights,
+    find_architecture,
+)
+
+FORMAT_VERSION = 1
+FROM_SCRATCH = "none (from scratch)"
+RECIPES = {
+    # Ten epochs of the head alone, on ImageNet's features as they are.
+    "first-project": {"freeze_epochs": 10, "epochs": 0},
+    # The head first, then all layers, the early ones more gently (fastai's `fine_tune`).
+    "fine-tune": {"freeze_epochs": 10, "epochs": 3},
+    # A look at whether everything runs: what `make run` uses on synthetic music.
+    "quick": {"freeze_epochs": 1, "epochs": 3},
+}
+"""Epochs with the body frozen, and epochs of all layers after them."""
+
+
+def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
+    """fastai's DataLoaders of a table of tracks.
+
+    Parameters
+    ----------
+    tracks : pd.DataFrame
+        With `picture`, `genre` and `split`: `train` is learned from, `valid` is watched; tracks
+        of another split or none are left out.
+    settings : MelSettings
+        What the pictures must have been made with.
+    batch_size : int
+        Fewer where that would leave less than four batches an epoch.
+
+    Returns
+    -------
+    fastai.data.core.DataLoaders
+        Batches [shape=(batch, 3, n_mels, columns)], normalised as ImageNet is.
+
+    Raises
+    ------
+    PictureError
+        If a picture was made with other settings.
+    ValueError
+        If there is nothing to learn from or to watch, or a genre is watched but never learned.
+    """
+    used = tracks[tracks["split"].isin(["train", "valid"])]
+    used = used.assign(is_valid=used["split"] == "valid")
+    learned = set(used.loc[used["split"] == "train", "genre"])
+    watched = set(used.loc[used["split"] == "valid", "genre"])
+    if not learned or not watched or watched - learned:
+        raise ValueError(
+            f"{len(learned)} genres to learn from and {len(watched)} to watch, "
+            f"{len(watched - learned)} of these never learned: split the tracks anew."
+        )
+    for picture in used["picture"]:
+        check_picture(picture, settings)
+    block = DataBlock(
+        blocks=(ImageBlock, CategoryBlock(vocab=sorted(learned))),
+        get_x=ColReader("picture"),
+        get_y=ColReader("genre"),
+        splitter=ColSplitter("is_valid"),
+        batch_tfms=Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
+    )
+    # A picture takes a millisecond to read: worker processes would only take time to start.
+    n_train = int((used["split"] == "train").sum())
+    return block.dataloaders(used, bs=min(batch_size, max(2, n_train // 4)), num_workers=0)
+
+
+def genre_learner(dls, architecture="resnet34", *, pretrained=True, seed=0):
+    """fastai's `vision_learner`, from ImageNet weights where they can be had.
+
+    Parameters
+    ----------
+    dls : fastai.data.core.DataLoaders
+        Of `picture_dataloaders`.
+    architecture : str
+        Any convolutional network of torchvision or timm, by name.
+    pretrained : bool
+        Start from ImageNet weights, downloaded once. Where that fails, a warning says so and the
+        network starts from nothing.
+    seed : int
+        Of the head's first weights and the order of the pictures.
+
+    Returns
+    -------
+    fastai.learner.Learner
+        `learn.architecture` and `learn.weights` say what it is made of.
+
+    Raises
+    ------
+    ArchitectureError
+        If the name is unknown, or the network takes no pictures of this shape.
+    """
+    found = find_architecture(architecture)
+    set_seed(seed, reproducible=True)
+
+    def build(pretrained):
+        # Without `train_bn=False`, fastai's frozen body would learn its batch norms.
+        options = {"normalize": False, "train_bn": not pretrained, "metrics": accuracy}
+        return vision_learner(dls, found, pretrained=pretrained, **options)
+
+    if pretrained:
+        try:
+            with _short_timeout():
+                learn, weights = build(True), describe_imagenet_weights(architecture)
+        except Exception as error:  # torch.hub, timm and their hosts fail in many ways
+            learn, weights = build(False), FROM_SCRATCH
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(
+                f"No ImageNet weights for {architecture} ({cause}). It trains from scratch, which "
+                "takes longer and ends lower; with a network, run this again.",
+                stacklevel=2,
+            )
+    else:
+        learn, weights = build(False), FROM_SCRATCH
+    height, width = dls.one_batch()[0].shape[-2:]
+    check_takes_pictures(architecture, learn.model, height, width)
+    learn.architecture, learn.weights, learn.seed = architecture, weights, seed
+    return _accelerated(learn)
+
+
+@contextmanager
+def _short_timeout(seconds=20):
+    """Give up on a silent host soon: torch.hub itself would wait for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+class CpuBf16(Callback):
+    """bf16 autocast while training on a CPU; fastai's own mixed precision is for CUDA alone."""
+
+    order = 10
+    run_valid = False
+
+    def before_batch(self):
+        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16)
+        self.autocast.__enter__()
+
+    def after_pred(self):
+        self.learn.pred = to_float(self.pred)
+
+    def after_loss(self):
+        self.autocast.__exit__(None, None, None)
+
+
+def cpu_has_bf16():
+    """Whether this CPU multiplies bf16 in hardware; without it, bf16 is slower than float32."""
+    # Older torch does not tell; then float32 it is, which is right everywhere.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _accelerated(learn):
+    """The learner in the precision and memory layout in which its device is fastest."""
+    on_cuda = learn.dls.device.type == "cuda"
+    learn.to_channelslast(use_amp=on_cuda)
+    if learn.dls.device.type == "cpu" and cpu_has_bf16():
+        learn.add_cb(CpuBf16())
+    return learn
+
+
+def fit(learn, recipe="first-project"):
+    """Train by a recipe's name in `RECIPES`; a network from scratch trains all layers throughout.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+        Of `genre_learner`.
+    recipe : str
+    """
+    epochs, freeze_epochs = RECIPES[recipe]["epochs"], RECIPES[recipe]["freeze_epochs"]
+    started = time.perf_counter()
+    if learn.weights == FROM_SCRATCH:
+        learn.fit_one_cycle(freeze_epochs + epochs, 3e-3)
+    elif epochs:
+        learn.fine_tune(epochs, freeze_epochs=freeze_epochs)
+    else:
+        learn.fit_one_cycle(freeze_epochs)
+    learn.recipe, learn.seconds = recipe, round(time.perf_counter() - started, 1)
+
+
+def describe_training(learn, tracks):
+    """What a figure or an exported model must say of where it comes from.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+        Trained by `fit`.
+    tracks : pd.DataFrame
+        What its DataLoaders were made of.
+
+    Returns
+    -------
+    dict
+        `architecture`, `weights`, `recipe`, `seed`, `seconds`, `collection`, `train_tracks`,
+        `device`, `versions`.
+    """
+    return {
+        "architecture": learn.architecture,
+        "weights": learn.weights,
+        "recipe": learn.recipe,
+        "seed": learn.seed,
+        "seconds": learn.seconds,
+        "collection": str(tracks["collection"].iloc[0]) if "collection" in tracks else "unnamed",
+        "train_tracks": len(learn.dls.train_ds),
+        "device": learn.dls.device.type,
+        "versions": _versions(),
+    }
+
+
+def _versions():
+    import fastai
+    import librosa
+
+    return {
+        "melgenre": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fastai": fastai.__version__,
+        "librosa": librosa.__version__,
+    }
+
+
+def export_learner(learn, folder, training, result, *, settings=MelSettings()):
+    """Write a trained learner to a folder, in two forms that say the same.
+
+    `learner.pkl` is for fastai's `load_learner`; `model.safetensors` and `config.json` rebuild
+    the network without unpickling anything, see `melgenre.classifier`.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+    folder : str or Path
+        Made where it is missing.
+    training : dict
+        Of `describe_training`.
+    result : dict
+        Of `melgenre.evaluation.score`: the protocol, accuracy and interval it is known to have.
+    settings : MelSettings
+        Of the pictures it learned from.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    learn.export(folder.resolve() / "learner.pkl")
+    state = {name: tensor.contiguous().cpu() for name, tensor in learn.model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    config = {
+        "format_version": FORMAT_VERSION,
+        "architecture": learn.architecture,
+        "genres": list(learn.dls.vocab),
+        "mel_settings": asdict(settings),
+        "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        "training": training,
+        "result": result,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    return folder
+
+
+def load_exported(folder):
+    """Bring an exported learner back, by fastai's `load_learner`, with what it says of itself.
+
+    A pickle can run code when it is loaded: load only what you or people you trust have made.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of `export_learner`.
+
+    Returns
+    -------
+    learn : fastai.learner.Learner
+        On the CPU.
+    config : dict
+        `genres`, `mel_settings`, `training`, `result`, …
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing was exported there; the message says how to.
+    """
+    folder = Path(folder)
+    if not (folder / "learner.pkl").exists() or not (folder / "config.json").exists():
+        raise FileNotFoundError(
+            f"No exported learner in {folder.name!r}: it has no learner.pkl with a config.json. "
+            "Run notebook 04 (resnet34) or 05 (resnet50) first; on Colab, with the same Drive."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="load_learner")  # said in the docstring
+        learn = load_learner(folder / "learner.pkl")
+    return learn, json.loads((folder / "config.json").read_text())

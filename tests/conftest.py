@@ -1,0 +1,73 @@
+"""What several test files share: a small made-up collection, and real GTZAN where it is there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from melgenre.collection import find_tracks
+from melgenre.learner import export_learner, fit, genre_learner, picture_dataloaders
+from melgenre.melspectrogram import extract_melspectrograms
+from melgenre.splits import artist_split
+from melgenre.synthetic import make_synthetic_collection
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def gtzan():
+    """A folder with real clips of GTZAN; tests that want it are skipped without it."""
+    folder = Path(os.environ.get("MELGENRE_DATA", ROOT.parent / "shared" / "gtzan"))
+    if not (folder / "tracks.csv").exists():
+        pytest.skip("real GTZAN is not here: set MELGENRE_DATA to a folder that has it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def music(tmp_path_factory):
+    """A folder of made-up music: ten genres, four clips by two artists each."""
+    folder = tmp_path_factory.mktemp("music") / "made-up"
+    return make_synthetic_collection(folder, clips_per_genre=4, progress=False)
+
+
+@pytest.fixture(scope="session")
+def pictures(music, tmp_path_factory):
+    """The made-up music's table of tracks, with pictures and its artists kept apart."""
+    folder = tmp_path_factory.mktemp("pictures")
+    tracks = extract_melspectrograms(find_tracks(music), folder, progress=False)
+    return artist_split(tracks)
+
+
+@pytest.fixture(scope="session")
+def learner(pictures):
+    """A small network after one epoch: it knows little, but it runs."""
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:4])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", pretrained=False)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn, "quick")
+    return learn
+
+
+@pytest.fixture(scope="session")
+def exported(learner, tmp_path_factory):
+    """The folder of that network."""
+    result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
+    training = {"collection": "made-up", "weights": learner.weights}
+    return export_learner(learner, tmp_path_factory.mktemp("models") / "small", training, result)
+
+
+@pytest.fixture
+def write_song():
+    """A function that writes some seconds of a chord to a file, in the format of its name."""
+
+    def write(path, seconds=2.0, rate=22050, channels=1, subtype=None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        t = np.arange(int(seconds * rate)) / rate
+        chord = sum(np.sin(2 * np.pi * f * t) for f in (220, 277, 330)) / 4
+        format = {"au": "AU", "oga": "OGG"}.get(path.suffix[1:])
+        soundfile.write(path, np.tile(chord, (channels, 1)).T, rate, subtype=subtype, format=format)
+        return path
+
+    return write

@@ -1,0 +1,89 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from melgenre.evaluation import (
+    accuracy_interval,
+    describe_score,
+    held_out,
+    predict_tracks,
+    recall_by_genre,
+    record_result,
+    score,
+)
+
+
+def table(right, artists=None):
+    """Predictions of two genres, of which the share that `right` says are right."""
+    genre = np.resize(["jazz", "rock"], len(right))
+    other = np.resize(["rock", "jazz"], len(right))
+    frame = pd.DataFrame({"track_id": [f"t{i}" for i in range(len(right))], "genre": genre})
+    frame["predicted"] = np.where(right, genre, other)
+    frame["artist_id"] = artists
+    return frame
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+def test_the_interval_holds_the_accuracy(right):
+    low, high = accuracy_interval(table(right))
+    assert 0 <= low <= np.mean(right) <= high <= 1
+
+
+def test_the_interval_of_290_tracks_is_some_five_points_to_each_side():
+    low, high = accuracy_interval(table(np.arange(290) % 10 < 6))
+    assert 0.05 < 0.6 - low < 0.065
+    assert 0.05 < high - 0.6 < 0.065
+
+
+def test_artists_that_fail_together_widen_it():
+    right = np.repeat(np.arange(30) % 2 == 0, 10)
+    narrow = np.diff(accuracy_interval(table(right)))
+    wide = np.diff(
+        accuracy_interval(table(right, artists=np.repeat(np.arange(30), 10).astype(str)))
+    )
+    assert wide > 2 * narrow
+
+
+def test_the_test_part_comes_before_the_valid_part():
+    tracks = pd.DataFrame({"split": ["train", "valid", "test", None], "track_id": list("abcd")})
+    assert held_out(tracks)["track_id"].tolist() == ["c"]
+    assert held_out(tracks.head(2))["track_id"].tolist() == ["b"]
+
+
+def test_a_score_says_what_it_is_a_score_of(tmp_path):
+    predictions = table([True, True, False, True])
+    split = predictions.assign(split=["train", "valid"] * 2, artist_id=["x", "x", "y", "z"])
+    result = score(predictions, "random", split=split)
+    assert (result["accuracy"], result["tracks"], result["shared_artists"]) == (0.75, 4, 1)
+    assert describe_score(result).startswith("75.0 % [")
+    assert describe_score(result).endswith("of 4 tracks (random)")
+    assert recall_by_genre(predictions).to_dict() == {"jazz": 0.5, "rock": 1.0}
+    with pytest.raises(ValueError, match="no track to judge by"):
+        score(predictions.head(0), "random")
+
+
+def test_every_run_is_written_down(tmp_path):
+    predictions = table([True, False]).assign(p_jazz=[0.123456, 0.5], p_rock=[0.876544, 0.5])
+    training = {"collection": "c", "architecture": "resnet18", "recipe": "quick", "seed": 0}
+    for _ in range(2):
+        record_result(tmp_path, training, score(predictions, "random"), predictions)
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
+    assert len(lines) == 2
+    kept = pd.read_csv(tmp_path / lines[-1]["predictions"])
+    assert (kept["genre"] == kept["predicted"]).mean() == lines[-1]["accuracy"] == 0.5
+    assert kept["p_jazz"].tolist() == [0.1235, 0.5]
+
+
+def test_a_learner_fills_the_table(learner, pictures):
+    tracks = pictures.head(6)
+    predictions = predict_tracks(learner, tracks)
+    pd.testing.assert_frame_equal(predictions[tracks.columns], tracks)
+    probabilities = predictions[[f"p_{genre}" for genre in learner.dls.vocab]]
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    best = probabilities.idxmax(axis=1).str.removeprefix("p_")
+    assert best.tolist() == predictions["predicted"].tolist()
