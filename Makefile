@@ -1,0 +1,50 @@
+# `make run` and `make test` do all their own set-up; `make help` lists the rest.
+PYTHON ?= python3
+# One environment for each Python, so that `make test PYTHON=python3.12` leaves .venv alone.
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+COLLECTION ?= auto
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint lab notebooks address clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@echo
+	@echo '  COLLECTION=gtzan-mini or gtzan downloads real music first (make run COLLECTION=gtzan-mini).'
+	@echo '  MELGENRE_DATA=FOLDER uses the music in FOLDER: <genre>/<song>.mp3, or GTZAN.'
+	@echo '  PYTHON=python3.12 uses that Python, in an environment of its own.'
+
+run: $(VENV)/.run  ## run every notebook; executed copies go to runs/, exported learners to models/
+	$(BIN)/python scripts/run_notebooks.py --collection $(COLLECTION)
+
+test: $(VENV)/.test lint  ## check the style and run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+lab: $(VENV)/.run  ## open JupyterLab in this environment
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(VENV)/.run  ## run the notebooks in place on real music, as they are committed
+	$(BIN)/python scripts/run_notebooks.py --collection $(COLLECTION) --in-place
+
+address: $(VENV)/.run  ## write the repository's address into badges: make address REPO=owner/name
+	$(BIN)/python scripts/set_address.py $(REPO)
+
+clean:  ## remove the environments and what the notebooks wrote to runs/
+	rm -rf .venv .venv-* runs
+
+$(VENV)/.run: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'melgenre needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
+	@echo 'Installing into $(VENV): torch is large, this takes some minutes and 6 GB.'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .[test] -c constraints.txt
+	@touch $@

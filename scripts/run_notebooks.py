@@ -1,0 +1,103 @@
+"""Run the notebooks top to bottom: what `make run` and `make notebooks` do.
+
+Executed copies go to `runs/` with a line of progress for each. With `--in-place` the notebooks
+themselves are executed, and their figures go to `results/`: that is how they are committed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from melgenre.collection import SYNTHETIC_WARNING, load_collection
+from melgenre.evaluation import describe_score
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS, RUNS, MODELS = ROOT / "notebooks", ROOT / "runs", ROOT / "models"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--collection", default="auto", help="as for load_collection")
+    parser.add_argument("--in-place", action="store_true", help="execute the notebooks themselves")
+    parser.add_argument("notebooks", nargs="*", help="file names; all of them if none is named")
+    options = parser.parse_args()
+
+    # The notebooks run in their own folder, so what is named from here is named in full.
+    if os.environ.get("MELGENRE_DATA"):
+        os.environ["MELGENRE_DATA"] = os.path.abspath(os.environ["MELGENRE_DATA"])
+    try:
+        tracks = load_collection(options.collection)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    synthetic = tracks["collection"].iloc[0] == "synthetic"
+    given = {"COLLECTION": options.collection}
+    if synthetic:
+        given["RECIPE"] = "quick"
+    if not options.in_place:
+        given["RESULTS"] = str(RUNS / "results")
+        for earlier in RUNS.glob("results/*"):
+            earlier.unlink()
+
+    files = [NOTEBOOKS / name for name in options.notebooks] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    started = time.time()
+    for number, file in enumerate(files, start=1):
+        print(f"[{number}/{len(files)}] {file.stem} ...", end=" ", flush=True)
+        seconds = run(file, given, in_place=options.in_place)
+        print(f"done in {seconds:.0f} s", flush=True)
+    report(
+        time.time() - started, synthetic, ROOT / "results" if options.in_place else RUNS / "results"
+    )
+
+
+def run(file, given, *, in_place):
+    """Execute one notebook; returns the seconds it took, and leaves the program if a cell fails."""
+    target = file if in_place else RUNS / file.name
+    target.parent.mkdir(exist_ok=True)
+    known = papermill.inspect_notebook(str(file))
+    # In place the notebook's own settings are what is shown and run.
+    parameters = {} if in_place else {name: given[name] for name in known if name in given}
+    started = time.time()
+    try:
+        papermill.execute_notebook(
+            str(file), str(target), parameters, cwd=str(NOTEBOOKS), kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--Application.log_level=40"],  # no word of how the kernel is wired
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        sys.exit(f"failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {target}")
+    if in_place:
+        strip_run_details(target)
+    return time.time() - started
+
+
+def strip_run_details(file):
+    """Drop what papermill noted of this run (paths, times): it says nothing to a reader."""
+    notebook = nbformat.read(file, as_version=4)
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)
+        part.metadata.pop("execution", None)
+    notebook.metadata.pop("widgets", None)
+    nbformat.write(notebook, file)
+
+
+def report(seconds, synthetic, results):
+    """Name what was made, and the accuracy of each exported learner."""
+    print(f"\nAll notebooks ran in {seconds / 60:.1f} minutes.")
+    print(f"Executed notebooks: {RUNS.relative_to(ROOT)}/")
+    print(f"Exported learners:  {MODELS.relative_to(ROOT)}/ (resnet34, resnet50)")
+    log = results / "results.jsonl"
+    for line in log.read_text().splitlines() if log.exists() else []:
+        run = json.loads(line)
+        print(f"Accuracy of {run['architecture']}, {run['recipe']}: {describe_score(run)}")
+    if synthetic:
+        print(f"\n{SYNTHETIC_WARNING}")
+
+
+if __name__ == "__main__":
+    main()

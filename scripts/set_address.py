@@ -1,0 +1,39 @@
+"""Write the repository's address into pyproject.toml, README.md and every notebook.
+
+    python scripts/set_address.py owner/name
+
+The address stands once, in pyproject.toml; this replaces it there and in the Colab badges and
+first cells that repeat it.
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def current_address():
+    """`owner/name`, as pyproject.toml says it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project["urls"]["Repository"].removeprefix("https://github.com/")
+
+
+def main():
+    if len(sys.argv) != 2 or not re.fullmatch(r"[\w.-]+/[\w.-]+", sys.argv[1]):
+        sys.exit("Say the repository's address as owner/name: make address REPO=owner/name")
+    old, new = current_address(), sys.argv[1]
+    for file in [ROOT / "pyproject.toml", ROOT / "README.md", *ROOT.glob("notebooks/*.ipynb")]:
+        text = file.read_text(encoding="utf-8")
+        # The address ends where a name does, or `own/er` would be found inside `own/erased`.
+        changed = re.sub(
+            rf"(github(?:\.com)?/){re.escape(old)}(?![\w-]|\.\w)", rf"\g<1>{new}", text
+        )
+        if changed != text:
+            file.write_text(changed, encoding="utf-8")
+            print(f"{file.relative_to(ROOT)}: {old} -> {new}")
+
+
+if __name__ == "__main__":
+    main()
