@@ -1,0 +1,129 @@
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from melgenre.audio import SAMPLE_RATE, AudioError, load_audio
+from melgenre.classifier import GenreClassifier, ModelError
+from melgenre.learner import load_exported
+
+
+@pytest.fixture(scope="module")
+def classifier(exported):
+    return GenreClassifier.load(exported)
+
+
+def test_the_answer_is_every_genre_with_its_probability(classifier, pictures):
+    answer = classifier.predict(pictures["path"].iloc[0])
+    assert set(answer) == set(classifier.genres)
+    assert sum(answer.values()) == pytest.approx(1, abs=1e-5)
+    assert list(answer.values()) == sorted(answer.values(), reverse=True)
+
+
+def test_both_forms_of_an_export_give_one_answer(classifier, exported, pictures):
+    learn, _ = load_exported(exported)
+    for track in pictures.head(8).itertuples():
+        answer = classifier.predict(track.path)
+        with learn.no_bar():
+            genre, _, probabilities = learn.predict(track.picture)
+        assert genre == next(iter(answer))
+        for name, probability in zip(learn.dls.vocab, probabilities.tolist(), strict=True):
+            assert answer[name] == pytest.approx(probability, abs=1e-4)
+
+
+def test_a_long_recording_is_cut_into_windows_and_averaged(classifier, pictures, tmp_path):
+    clips = [load_audio(path, duration=30) for path in pictures["path"].iloc[[0, 9, 20]]]
+    song = tmp_path / "long.wav"
+    soundfile.write(song, np.concatenate([*clips, clips[0][: 10 * SAMPLE_RATE]]), SAMPLE_RATE)
+    windows = classifier.predict_windows(song)
+    assert windows["start"].tolist() == [0, 30, 60, 70]
+    assert windows["end"].tolist() == [30, 60, 90, 100]
+    # The first windows are those clips, and the whole is the mean of all.
+    for path, window in zip(pictures["path"].iloc[[0, 9, 20]], windows.itertuples(), strict=False):
+        alone = classifier.predict(path)
+        assert max(alone, key=alone.get) == windows.loc[window.Index, classifier.genres].idxmax()
+    whole = classifier.predict(song)
+    for genre in classifier.genres:
+        assert whole[genre] == pytest.approx(windows[genre].mean())
+
+
+def test_a_short_recording_is_answered_too(classifier, tmp_path, write_song):
+    windows = classifier.predict_windows(write_song(tmp_path / "short.mp3", seconds=2))
+    assert len(windows) == 1
+
+
+def test_what_is_no_recording_gets_a_sentence(classifier, tmp_path):
+    (tmp_path / "song.mp3").write_text("no song" * 1000)
+    with pytest.raises(AudioError, match="song.mp3: not readable"):
+        classifier.predict(tmp_path / "song.mp3")
+
+
+def test_a_folder_is_enough_elsewhere(exported, pictures, tmp_path, classifier):
+    shutil.copytree(exported, tmp_path / "taken along")
+    (tmp_path / "taken along" / "learner.pkl").unlink()
+    program = (
+        "import sys; from melgenre.classifier import GenreClassifier\n"
+        "print(GenreClassifier.load('taken along').predict(sys.argv[1]))"
+    )
+    song = os.path.abspath(pictures["path"].iloc[0])
+    output = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, song],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert output.strip() == str(classifier.predict(song))
+
+
+def test_loading_unpickles_nothing(exported, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    GenreClassifier.load(exported)
+
+
+def broken_copy(exported, tmp_path, **changes):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_missing_model_gets_a_sentence(tmp_path):
+    with pytest.raises(ModelError, match="No exported model in 'nothing'.*notebook 04"):
+        GenreClassifier.load(tmp_path / "nothing")
+
+
+def test_a_model_of_a_newer_format_gets_a_sentence(exported, tmp_path):
+    with pytest.raises(ModelError, match="is of format 99.*Update melgenre"):
+        GenreClassifier.load(broken_copy(exported, tmp_path, format_version=99))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"genres": ["one"]}, {"architecture": "resnet50"}, {"mel_settings": {"odd": 1}}]
+)
+def test_a_config_that_does_not_fit_gets_a_sentence(exported, tmp_path, changes):
+    with pytest.raises(ModelError, match="damaged"):
+        GenreClassifier.load(broken_copy(exported, tmp_path, **changes))
+
+
+def test_damaged_files_get_a_sentence(exported, tmp_path):
+    folder = broken_copy(exported, tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="damaged"):
+        GenreClassifier.load(folder)
+    weights.unlink()
+    with pytest.raises(ModelError, match="no model.safetensors"):
+        GenreClassifier.load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="config.json is damaged"):
+        GenreClassifier.load(folder)

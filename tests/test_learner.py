@@ -1,0 +1,189 @@
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from fastai.vision.all import load_learner
+from PIL import Image
+
+from melgenre.learner import (
+    CpuBf16,
+    describe_training,
+    fit,
+    genre_learner,
+    load_exported,
+    picture_dataloaders,
+)
+from melgenre.melspectrogram import PictureError
+from melgenre.networks import (
+    ArchitectureError,
+    build_network,
+    describe_imagenet_weights,
+    find_architecture,
+)
+
+
+def test_pictures_reach_the_network_whole(pictures):
+    dls = picture_dataloaders(pictures)
+    x, y = dls.one_batch()
+    assert x.shape[1:] == (3, 128, 387)
+    assert list(dls.vocab) == sorted(pictures["genre"].unique())
+    assert len(dls.train_ds) == (pictures["split"] == "train").sum()
+    assert len(dls.valid_ds) == (pictures["split"] == "valid").sum()
+    # What a batch holds is the picture, grey three times, normalised as ImageNet is.
+    picture, label = dls.valid_ds[0]
+    batch = dls.valid.one_batch()[0][0].numpy()
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    grey = np.asarray(picture).transpose(2, 0, 1) / 255
+    expected = (grey - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(batch, expected, atol=1e-5)
+
+
+def test_left_out_tracks_are_never_learned(pictures):
+    some = pictures.assign(split=pictures["split"].where(pictures.index % 2 == 0))
+    dls = picture_dataloaders(some)
+    assert len(dls.train_ds) + len(dls.valid_ds) == some["split"].notna().sum()
+
+
+def test_a_split_that_cannot_be_learned_gets_a_sentence(pictures):
+    genre = pictures["genre"].iloc[0]
+    hidden = pictures["split"].mask(
+        (pictures["genre"] == genre) & (pictures["split"] == "train"), None
+    )
+    for split in ("train", "valid", hidden):
+        with pytest.raises(ValueError, match="split the tracks anew"):
+            picture_dataloaders(pictures.assign(split=split))
+
+
+def test_a_picture_of_another_kind_is_never_seen(pictures, tmp_path):
+    Image.new("L", (1292, 128)).save(tmp_path / "wide.png")
+    wrong = pictures.copy()
+    wrong.loc[0, "picture"] = str(tmp_path / "wide.png")
+    with pytest.raises(PictureError, match="wide.png"):
+        picture_dataloaders(wrong)
+
+
+def test_training_learns(learner, pictures):
+    few = pictures[pictures["genre"].isin(learner.dls.vocab)]
+    assert learner.recorder.losses[-1] < learner.recorder.losses[0]
+    said = describe_training(learner, few)
+    assert said["weights"] == "none (from scratch)"
+    assert said["train_tracks"] == (few["split"] == "train").sum()
+    assert said["seconds"] > 0
+
+
+def test_the_same_seed_gives_the_same_network(pictures):
+    dls = picture_dataloaders(pictures)
+    one, two = (genre_learner(dls, "resnet18", pretrained=False, seed=7) for _ in range(2))
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_without_imagenet_weights_one_warning_and_no_traceback(pictures, tmp_path, monkeypatch):
+    # An empty cache, and a proxy that nobody listens at: a machine without a network.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    dls = picture_dataloaders(pictures)
+    with pytest.warns(UserWarning, match="No ImageNet weights for resnet18.*from scratch"):
+        learn = genre_learner(dls, "resnet18")
+    assert learn.weights == "none (from scratch)"
+    assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_imagenet_weights_are_known_by_their_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"something else")
+    assert describe_imagenet_weights("resnet18").startswith("stand-in for torchvision")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "resnet10t", "mixnet_s"])
+def test_any_architecture_of_torchvision_or_timm_works(name):
+    network = build_network(name, 10).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(2, 3, 128, 387)).shape == (2, 10)
+
+
+def test_an_unknown_architecture_gets_a_sentence_with_similar_names():
+    with pytest.raises(ArchitectureError, match="'resnet35'.*resnet34"):
+        find_architecture("resnet35")
+
+
+def test_an_architecture_for_squares_alone_gets_a_sentence(pictures):
+    with pytest.raises(ArchitectureError, match="does not take pictures of 128 x 387"):
+        genre_learner(picture_dataloaders(pictures), "vit_tiny_patch16_224", pretrained=False)
+
+
+def test_bf16_on_a_cpu_trains_and_leaves_no_trace(pictures):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", pretrained=False)
+    learn.add_cb(CpuBf16())
+    seen = []
+    learn.model[1].register_forward_hook(
+        lambda module, x, y: seen.append((module.training, y.dtype))
+    )
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1)
+    assert {dtype for training, dtype in seen if training} == {torch.bfloat16}
+    assert {dtype for training, dtype in seen if not training} == {torch.float32}
+    assert not torch.is_autocast_enabled("cpu")
+    assert all(p.dtype == torch.float32 for p in learn.model.parameters())
+
+
+def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_path):
+    """Plain `load_learner`, in another process and another working directory."""
+    picture = pictures["picture"].iloc[0]
+    program = (
+        "import sys; from fastai.vision.all import load_learner\n"
+        "learn = load_learner(sys.argv[1])\n"
+        "with learn.no_bar(): genre, _, p = learn.predict(sys.argv[2])\n"
+        "print(genre, *p.tolist())"
+    )
+    output = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, exported / "learner.pkl", picture],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        here = load_learner(exported / "learner.pkl")
+    with here.no_bar():
+        genre, _, probabilities = here.predict(picture)
+    assert output[0] == genre
+    np.testing.assert_allclose([float(p) for p in output[1:]], probabilities, atol=1e-6)
+
+
+def test_an_export_says_where_it_comes_from(exported):
+    config = json.loads((exported / "config.json").read_text())
+    assert config["format_version"] == 1
+    assert config["mel_settings"]["hop_length"] == 1711
+    assert config["result"]["protocol"] == "artists-apart"
+    assert config["training"]["weights"] == "none (from scratch)"
+    learn, same = load_exported(exported)
+    assert same == config
+    assert list(learn.dls.vocab) == config["genres"]
+
+
+def test_an_export_names_no_folder_of_this_machine(exported, pictures):
+    folder = str(pictures["picture"].iloc[0]).rsplit("/", 2)[0].encode()
+    for file in exported.iterdir():
+        assert folder not in file.read_bytes(), file.name
+
+
+def test_a_missing_export_gets_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Run notebook 04"):
+        load_exported(tmp_path / "resnet34")
+
+
+def test_a_recipe_trains_what_it_says(pictures):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", pretrained=False)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn, "quick")
+    # From scratch nothing is frozen: four epochs of all layers.
+    assert learn.recipe == "quick"
+    assert len(learn.recorder.values) == 4

@@ -1,0 +1,126 @@
+"""The notebooks: that they run, and that they are committed as a reader wants them."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMALL = {"RECIPE": "quick", "ARCHITECTURE": "resnet18", "MODEL": "resnet18"}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory, music):
+    """A copy of the repository as far as the notebooks use it, with small settings in them."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "src").mkdir()
+    (folder / "src" / "melgenre").symlink_to(ROOT / "src" / "melgenre")
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    (folder / "notebooks").mkdir()
+    for file in NOTEBOOKS:
+        notebook = nbformat.read(file, as_version=4)
+        for cell in notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                for name, value in SMALL.items():
+                    cell.source = re.sub(rf'^{name} = "\w.*?"', f'{name} = "{value}"', cell.source,
+                                         flags=re.M)  # fmt: skip
+        nbformat.write(notebook, folder / "notebooks" / file.name)
+    return folder
+
+
+def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(workshop, music, monkeypatch):
+    monkeypatch.setenv("MELGENRE_DATA", str(music))
+    run = subprocess.run(
+        [sys.executable, "scripts/run_notebooks.py"],
+        cwd=workshop, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    for number, file in enumerate(NOTEBOOKS, start=1):
+        assert f"[{number}/{len(NOTEBOOKS)}] {file.stem} ... done in" in run.stdout
+        executed = nbformat.read(workshop / "runs" / file.name, as_version=4)
+        assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source)
+    assert "Accuracy of resnet18, quick:" in run.stdout
+    assert {f.name for f in (workshop / "models" / "resnet18").iterdir()} == {
+        "learner.pkl", "model.safetensors", "config.json",
+    }  # fmt: skip
+
+
+def test_a_failing_notebook_stops_the_run_with_its_cell(workshop, music, monkeypatch):
+    monkeypatch.setenv("MELGENRE_DATA", str(music))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+    nbformat.write(notebook, workshop / "failing.ipynb")
+    run = subprocess.run(
+        [sys.executable, "scripts/run_notebooks.py", "../failing.ipynb"],
+        cwd=workshop, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "failed in cell 1: ZeroDivisionError: division by zero" in run.stderr
+
+
+def test_no_music_gets_a_sentence(workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELGENRE_DATA", str(tmp_path))
+    run = subprocess.run(
+        [sys.executable, "scripts/run_notebooks.py"],
+        cwd=workshop, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "No music in" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_the_address_is_written_everywhere_at_once(tmp_path):
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+
+    def write(address):
+        command = [sys.executable, tmp_path / "scripts" / "set_address.py", address]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert write("somebody/of-music").returncode == 0
+    old = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    old = old.removeprefix("https://github.com/")
+    for file in [tmp_path / "pyproject.toml", tmp_path / "README.md",
+                 *(tmp_path / "notebooks").glob("*.ipynb")]:  # fmt: skip
+        text = file.read_text()
+        assert "somebody/of-music" in text, file.name
+        assert old not in text, file.name
+    # And back again, to the very same bytes.
+    assert write(old).returncode == 0
+    for file in NOTEBOOKS:
+        assert (tmp_path / "notebooks" / file.name).read_bytes() == file.read_bytes()
+    assert write("no address").returncode == 1
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+class TestCommitted:
+    def test_it_is_executed_in_order_without_errors(self, file):
+        cells = [c for c in json.loads(file.read_text())["cells"] if c["cell_type"] == "code"]
+        assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))
+        assert not [o for c in cells for o in c["outputs"] if o["output_type"] == "error"]
+
+    def test_it_is_small_and_names_no_machine(self, file):
+        text = file.read_text()
+        assert len(text) < 2_000_000
+        assert not re.search(r"/(home|root|tmp|work|Users)/", text)
+
+    def test_it_opens_in_colab_from_the_projects_address(self, file):
+        address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+        address = address["Repository"].removeprefix("https://github.com/")
+        first, setup = json.loads(file.read_text())["cells"][:2]
+        badge = f"colab.research.google.com/github/{address}/blob/main/notebooks/{file.name}"
+        assert badge in "".join(first["source"])
+        assert f"git+https://github.com/{address}" in "".join(setup["source"])
+        assert f"notebooks/{file.name}" in (ROOT / "README.md").read_text()
+
+    def test_its_settings_are_tagged(self, file):
+        tagged = [c for c in json.loads(file.read_text())["cells"]
+                  if "parameters" in c["metadata"].get("tags", [])]  # fmt: skip
+        assert len(tagged) == 1
