@@ -4,15 +4,14 @@ The music proves nothing about accuracy on real music, and every figure from it 
 
 The file has three layers: *instruments* turn a note into samples, the *score* places notes on a
 beat grid and mixes the parts, and a *composer* for each genre writes one bar at a time. Rhythms are
-strings that span a bar (``X`` accent, ``x`` note, ``o`` soft note, ``-`` held, ``.`` silence); their
-length sets the grid, 16 for sixteenths of 4/4, 12 for swung triplets. Progressions are strings of
-scale degrees ("1645"). A list of degrees is played in turn, a tuple in it together, as a chord.
+strings that span a bar (``X`` accent, ``x`` note, ``o`` soft note, ``-`` held, ``.`` silence) and
+whose length sets the grid: 16 for sixteenths of 4/4, 12 for swung triplets. Progressions are
+strings of scale degrees ("1645"). A list of degrees is played in turn, a tuple in it as a chord.
 """
 
 import csv
 import os
 import re
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +39,7 @@ def noise(size):
 
 
 def filtered(wave, rate, cutoff, kind="lowpass"):
+    cutoff = min(cutoff, 0.45 * rate)
     return signal.sosfilt(signal.butter(2, cutoff, kind, fs=rate, output="sos"), wave)
 
 
@@ -48,7 +48,7 @@ def gate(t, held, attack, release):
 
 
 def voice(spectrum, attack, release, decay=0.0, vibrato=0.0, ratios=(1,), drive=0.0):
-    """Sustained tone; ``spectrum`` gives harmonic amplitudes, ``ratios`` several strings at once."""
+    """Sustained tone; ``spectrum`` gives its harmonics, ``ratios`` strings at once."""
 
     def instrument(frequency, seconds, rate, colour):
         t = clock(seconds + release, rate)
@@ -84,61 +84,52 @@ def pluck(frequency, seconds, rate, colour):
     period, fraction = divmod(rate / frequency - damping, 1)
     loop = np.convolve([1 - damping, damping], [1 - fraction, fraction])
     t = clock(max(seconds, 0.5) + 0.2, rate)
-    burst = filtered(noise(t.size), rate, 2000 + 5000 * colour) * (t * rate < period)
+    burst = filtered(noise(int(period)), rate, 2000 + 5000 * colour)
+    burst = np.r_[burst - burst.mean(), np.zeros(t.size - burst.size)]
     wave = signal.lfilter([1], np.r_[1, np.zeros(int(period) - 1), -0.996 * loop], burst)
     return wave * gate(t, max(seconds, 0.5), 0.001, 0.2)
 
 
 def drum(skin, pitch, dive, thud, hiss, cutoff, snap):
-    """Skin that dives to ``pitch`` (Hz, as note C4) in ``thud`` s, under hiss that dies in ``snap``."""
+    """Skin that dives to ``pitch`` Hz, fading in ``thud`` s, and hiss fading in ``snap`` s."""
 
     def instrument(frequency, seconds, rate, colour):
         t = clock(6 * max(thud, snap), rate)
         phase = pitch * frequency / 261.6 * t + dive * (1 - np.exp(-t / 0.025))
-        wires = filtered(noise(t.size), rate, cutoff * (0.7 + 0.6 * colour), "highpass")
-        return skin * np.sin(2 * np.pi * phase) * np.exp(-t / thud) + hiss * wires * np.exp(
-            -t / snap
-        )
+        wires = filtered(hiss * noise(t.size), rate, cutoff * (0.7 + 0.6 * colour), "highpass")
+        return skin * np.sin(2 * np.pi * phase) * np.exp(-t / thud) + wires * np.exp(-t / snap)
 
     return instrument
 
 
-def bump(f, centre, width):
-    return np.exp(-(((f - centre) / width) ** 2))
+def vowel(h, f, c):
+    """Spectrum whose two formants move from "oo" to "ah" with the colour."""
+    first, second = (np.exp(-(((f - hertz - 400 * c) / 150) ** 2)) for hertz in (350, 850))
+    return (first + 0.5 * second + 0.25) / h
 
 
-# A spectrum is a function of harmonic number h, its frequency f and the colour c.
+DETUNED, POWER_CHORD = (0.995, 1, 1.006), (1, 1.498, 2.003)  # ratios of strings that sound at once
+
+# Spectra are functions of harmonic number h, its frequency f and the colour c.
 INSTRUMENTS = {
     "square": voice(lambda h, f, c: np.sin(np.pi * h * (0.5 - 0.37 * c)) / h, 0.002, 0.02, 1, 15),
     "triangle": voice(lambda h, f, c: np.sin(np.pi * h / 2) / h**2, 0.003, 0.03),
     "saw": voice(
-        lambda h, f, c: 1 / h / (1 + (f / (700 + 3500 * c)) ** 2),
-        0.004,
-        0.12,
-        2,
-        0,
-        (0.995, 1, 1.006),
+        lambda h, f, c: 1 / (h + h * (f / (700 + 3500 * c)) ** 2), 0.004, 0.12, 2, 0, DETUNED
     ),
     "organ": voice(
-        lambda h, f, c: np.isin(h, (1, 2, 3, 4, 6, 8)) / h ** (1.3 - c), 0.006, 0.04, vibrato=8
+        lambda h, f, c: np.isin(h, (1, 2, 3, 4, 6, 8)) / h ** (1.3 - c), 0.006, 0.04, 0, 8
     ),
-    # Formants that move from "oo" to "ah" with the colour.
-    "choir": voice(
-        lambda h, f, c: (
-            (bump(f, 350 + 400 * c, 120) + 0.6 * bump(f, 800 + 400 * c, 150) + 0.08) / h**0.7
-        ),
-        *(0.8, 1.4, 0, 18, (0.996, 1.005)),
-    ),
+    "choir": voice(vowel, 0.6, 1.2, 0, 18, (0.996, 1.004)),
     "reed": voice(
-        lambda h, f, c: (0.4 + 0.6 * (h % 2)) / h ** (1.6 - 0.7 * c), 0.03, 0.05, 0.3, vibrato=22
+        lambda h, f, c: (0.4 + 0.6 * (h % 2)) / h ** (1.6 - 0.7 * c), 0.03, 0.05, 0.3, 22
     ),
-    # Root, fifth and octave into one tanh: a power chord.
-    "fuzz": voice(lambda h, f, c: 1 / h, 0.003, 0.02, ratios=(1, 1.498, 2.003), drive=5),
-    "solo": voice(lambda h, f, c: 1 / h, 0.005, 0.04, vibrato=35, drive=4),
+    "fuzz": voice(lambda h, f, c: 1 / h, 0.003, 0.02, 0, 0, POWER_CHORD, drive=5),
+    "solo": voice(lambda h, f, c: 1 / h, 0.005, 0.04, 0, 35, drive=4),
     "sub": voice(lambda h, f, c: 1.0 * (h == 1), 0.01, 0.05, drive=1.5),
-    "bell": fm(3.5, 2.0, 0.5, 1.5),
+    "bell": fm(3.5, 2.0, 0.5, 1.0),
     "keys": fm(1, 1.3, 0.9, 0.2),
-    "box": fm(5.4, 0.9, 0.35, 1.0),
+    "box": fm(5.4, 0.9, 0.35, 0.7),
     "bass": fm(1, 1.6, 0.7, 0.06),
     "pluck": pluck,
     "kick": drum(1.0, 48, 3.0, 0.11, 0.2, 1000, 0.004),
@@ -148,7 +139,7 @@ INSTRUMENTS = {
     "hat": drum(0.0, 100, 0.0, 0.01, 0.45, 6500, 0.025),
     "open_hat": drum(0.0, 100, 0.0, 0.01, 0.4, 5500, 0.09),
     "crash": drum(0.0, 100, 0.0, 0.01, 0.5, 3500, 0.45),
-    "ride": drum(0.1, 4470, 0.0, 0.13, 0.25, 6000, 0.12),
+    "ride": drum(0.04, 4470, 0.0, 0.13, 0.25, 6000, 0.12),
 }
 
 # ---- Score: notes on a beat grid, mixed part by part.
@@ -166,25 +157,23 @@ FORMS = ((2, 3, 1, 3), (1, 2, 3, 2), (3, 1, 2, 3), (2, 1, 3, 2), (1, 3, 2, 3))
 TRIAD, SEVENTH = (0, 2, 4), (0, 2, 4, 6)
 
 
-class Style(NamedTuple):
+class Frame(NamedTuple):
     """What a genre fixes before a note is written."""
 
-    compose: Callable  # writes the score's current bar
-    tempo: tuple  # slowest and fastest, beats a minute
+    slow: float  # slowest tempo, beats a minute
+    fast: float
     beats: int  # in a bar
     human: float  # spread of the players' timing, seconds
     room: float  # reverb
     modes: str
     progressions: str
-    rhythms: str  # of melodies
-    parts: dict  # name -> (instrument, level in dB, and perhaps "echo" or "duck")
 
 
 @dataclass(frozen=True)
 class Artist:
     """Fixed habits that an artist's clips share and other artists' clips do not."""
 
-    pace: float  # where in the genre's range of tempos, 0 slow .. 1 fast
+    pace: float  # where between the genre's slowest and fastest tempo, 0 .. 1
     colour: float  # how bright the instruments are, 0 .. 1
     room: float  # how much reverb, 0 .. 1
     groove: int  # which of a genre's rhythms they favour
@@ -196,10 +185,10 @@ class Bar(NamedTuple):
     start: float  # seconds
     section: int
     place: int  # in its section
+    last: bool  # of its section
     level: int  # 1 bare .. 3 full
     root: int  # degree of its chord, 0 is the tonic
     step: int  # degrees from its chord to the next one
-    last: bool  # of its section
 
 
 def onsets(rhythm):
@@ -214,8 +203,9 @@ class Score:
     """A clip being composed."""
 
     rng: np.random.Generator
-    style: Style
+    frame: Frame
     artist: Artist
+    parts: dict  # part -> (instrument, level in dB, perhaps "echo" or "duck")
     rate: int
     samples: int
     beat: float  # seconds
@@ -223,88 +213,85 @@ class Score:
     mode: tuple
     colour: float
     bar: Bar = None  # the one being written
-    tunes: list = field(default_factory=list)
-    parts: dict = field(default_factory=dict)
+    sounds: dict = field(default_factory=dict)  # part -> what it has played
     notes: dict = field(default_factory=dict)  # each distinct note is rendered once
+    tunes: dict = field(default_factory=dict)
 
-    def perform(self):
-        """Write all bars, in sections of about eight seconds, verse and chorus in turn."""
-        self.tunes = [self.tune(), self.tune()]
-        seconds = self.beat * self.style.beats
+    def bars(self):
+        """Lay out sections of about eight seconds, verse and chorus in turn, and go bar by bar."""
+        seconds = self.beat * self.frame.beats
         length = max(2, 2 * round(4 / seconds))
-        songs = self.rng.permutation(self.style.progressions.split())
+        songs = self.rng.permutation(self.frame.progressions.split())
         form = FORMS[self.rng.integers(len(FORMS))]
         pickup = self.rng.uniform(0, seconds)  # a clip is cut from its song anywhere in a bar
         count = int((self.samples / self.rate + pickup) / seconds) + 1
         places = [divmod(number, length) for number in range(count + 1)]
-        roots = [int(songs[part % 2][k % len(songs[part % 2])]) - 1 for part, k in places]
-        roots = [root - 7 if root > 3 else root for root in roots]  # to the nearest tonic
+        chords = [int(songs[part % 2][k % len(songs[part % 2])]) for part, k in places]
+        roots = [(chord + 2) % 7 - 3 for chord in chords]  # around the tonic, not all above it
         for n, (section, place) in enumerate(places[:-1]):
-            level, last = form[section % len(form)], place == length - 1
-            start, step = n * seconds - pickup, roots[n + 1] - roots[n]
-            self.bar = Bar(start, section, place, level, roots[n], step, last)
-            self.style.compose(self, level)
+            level, step = form[section % len(form)], roots[n + 1] - roots[n]
+            start, last = n * seconds - pickup, place == length - 1
+            self.bar = Bar(start, section, place, last, level, roots[n], step)
+            yield self.bar
 
     def pick(self, *options):
         """Choose the option that this artist favours."""
         return options[self.artist.groove % len(options)]
 
-    def pitch(self, degree, octave):
-        degree += self.bar.root
-        return self.key + 12 * (octave + degree // 7) + self.mode[degree % 7]
-
-    def chord(self, degrees, octave):
-        """Pitches of a chord, inverted into one octave so that its voices move little."""
+    def pitches(self, degrees, octave):
+        """MIDI notes of one degree or of a chord, whose voices stay within one octave."""
+        chord = degrees if isinstance(degrees, tuple) else (degrees,)
+        places = [divmod(self.bar.root + degree, 7) for degree in chord]
+        notes = [self.key + 12 * (octave + higher) + self.mode[place] for higher, place in places]
         low = self.key + 12 * octave - 3
-        return [low + (self.pitch(degree, octave) - low) % 12 for degree in degrees]
+        return notes if len(notes) == 1 else [low + (note - low) % 12 for note in notes]
 
     def play(self, part, rhythm, degrees, octave=0):
         """Write a part's bar in degrees above the bar's chord, taken in turn."""
-        pitches = [
-            self.chord(degree, octave)
-            if isinstance(degree, tuple)
-            else [self.pitch(degree, octave)]
-            for degree in degrees
-        ]
-        self.write(part, self.style.parts[part][0], rhythm, pitches)
+        notes = [self.pitches(degree, octave) for degree in degrees]
+        self.write(part, self.parts[part][0], rhythm, notes)
 
-    def sing(self, part, octave):
-        """Play the bar's share of the section's tune, moved onto the bar's chord."""
-        self.play(part, *self.tunes[self.bar.section % 2][self.bar.place % 4], octave)
+    def sing(self, part, octave, rhythms):
+        """Play the bar's share of a tune in these rhythms, moved onto the bar's chord."""
+        tune = (rhythms, self.bar.section % 2)
+        if tune not in self.tunes:
+            self.tunes[tune] = self.tune(rhythms.split())
+        self.play(part, *self.tunes[tune][self.bar.place % 4], octave)
 
     def drums(self, fill="", **rhythms):
         """Write a bar of drums; with ``fill``, the last bar of a section ends in one."""
-        for drum, rhythm in rhythms.items():
-            half = len(rhythm) // 2
-            cut = rhythm[:half] + "." * half if fill and self.bar.last else rhythm
-            self.write("drums", drum, cut, [[60]])
         if fill and self.bar.last:
+            half = len(next(iter(rhythms.values()))) // 2
+            rhythms = {drum: rhythm[:half] + "." * half for drum, rhythm in rhythms.items()}
             hits = "." * half + "".join(self.rng.choice(list("xxo."), half))
             self.write("drums", fill, hits, [[67], [67], [64], [64], [60], [60]])
+        for drum, rhythm in rhythms.items():
+            self.write("drums", drum, rhythm, [[60]])
 
-    def write(self, part, instrument, rhythm, pitches):
-        sounds = self.parts.setdefault(part, np.zeros(self.samples))
-        step = self.style.beats * self.beat / len(rhythm)
+    def write(self, part, instrument, rhythm, chords):
+        """Add a bar of sound to a part; its notes take the chords (MIDI notes) in turn."""
+        sound = self.sounds.setdefault(part, np.zeros(self.samples, np.float32))
+        step = self.frame.beats * self.beat / len(rhythm)
         for count, (place, held, velocity) in enumerate(onsets(rhythm)):
-            for pitch in pitches[count % len(pitches)]:
-                note = (instrument, pitch, held)
-                if (wave := self.notes.get((*note, step))) is None:
+            for pitch in chords[count % len(chords)]:
+                note = (instrument, pitch, held * step)
+                if note not in self.notes:
                     hertz = 440 * 2 ** ((pitch - 69) / 12)
-                    wave = INSTRUMENTS[instrument](hertz, held * step, self.rate, self.colour)
-                    self.notes[(*note, step)] = wave
-                slip = self.rng.normal(0, self.style.human)
-                first = round((self.bar.start + place * step + slip) * self.rate)
-                wave = wave[max(0, -first) : max(0, self.samples - first)]
-                first = max(0, first)
-                sounds[first : first + wave.size] += velocity * (1 + 8 * slip) * wave
+                    play = INSTRUMENTS[instrument]
+                    self.notes[note] = play(hertz, held * step, self.rate, self.colour)
+                slip = self.rng.normal(0, self.frame.human)
+                at = round((self.bar.start + place * step + slip) * self.rate)
+                wave = self.notes[note][max(0, -at) : max(0, self.samples - at)]
+                at = max(0, at)
+                sound[at : at + wave.size] += velocity * (1 + 8 * slip) * wave
 
-    def tune(self):
+    def tune(self, rhythms):
         """Compose four bars, A B A C, of (rhythm, degrees above the chord); C comes to rest."""
 
         def motif(rhythm, degree):
             degrees = []
             for place, *_ in onsets(rhythm):
-                if place * self.style.beats % len(rhythm) == 0:  # on the beat: a chord tone nearby
+                if place * self.frame.beats % len(rhythm) == 0:  # on the beat: a chord tone nearby
                     wish = degree + self.rng.integers(-3, 4)
                     degree = min((-3, 0, 2, 4, 7), key=lambda tone: abs(tone - wish))
                 else:  # between beats: a step along the scale
@@ -312,7 +299,6 @@ class Score:
                 degrees.append(degree)
             return rhythm, degrees
 
-        rhythms = self.style.rhythms.split()
         a, b = motif(self.pick(*rhythms), 4), motif(str(self.rng.choice(rhythms)), 2)
         half = len(a[0]) // 2
         rest = a[0][:half] + "x" + "-" * (half - 2) + "."
@@ -320,50 +306,61 @@ class Score:
 
     def mix(self):
         """Set each part to its level where it sounds, add effects and a room, limit the peaks."""
-        t = clock(self.samples / self.rate, self.rate)[: self.samples]
-        total = np.zeros(self.samples)
-        for name, wave in self.parts.items():
-            _, level, *effect = self.style.parts[name]
-            power = np.square(wave[: wave.size // 1024 * 1024]).reshape(-1, 1024).mean(1)
-            sounding = power[power > 0.01 * power.max()]
-            if not sounding.size:
-                continue
-            wave = wave * 10 ** (level / 20) / np.sqrt(sounding.mean())
+        since_beat = (np.arange(self.samples) / self.rate - self.bar.start) / self.beat % 1
+        total = np.zeros(self.samples, np.float32)
+        for part, wave in self.sounds.items():
+            _, level, *effect = self.parts[part]
+            power = np.square(wave[: wave.size // 512 * 512]).reshape(-1, 512).mean(1)
+            sounding = power[power >= 0.01 * power.max()].mean() + 1e-12
+            wave = wave * 10 ** (float(level) / 20) / np.sqrt(sounding)
             if "duck" in effect:  # under the kick on every beat
-                wave *= 1 - 0.8 * np.exp(-4 * ((t - self.bar.start) / self.beat % 1))
+                wave *= 1 - 0.8 * np.exp(-4 * since_beat)
             total += wave
-            if "echo" in effect:  # dotted, each time duller and softer
-                delay = min(self.samples, int(0.75 * self.beat * self.rate))
-                for _ in range(4):
-                    wave = 0.6 * np.r_[np.zeros(delay), wave[: self.samples - delay]]
-                    wave = filtered(wave, self.rate, 2500)
-                    total += wave
+            if "echo" in effect:  # four times, each duller and softer
+                delay = round(0.75 * self.beat * self.rate)
+                for late in range(delay, min(5 * delay, self.samples), delay):
+                    wave = filtered(0.6 * wave, self.rate, 2500)
+                    total[late:] += wave[:-late]
         t = clock(1.5, self.rate)
         walls = noise(t.size) * np.exp(-t / 0.3) / np.sqrt(0.15 * self.rate)
-        wet = self.style.room * (0.5 + self.artist.room)
-        total += wet * signal.oaconvolve(total, filtered(walls, self.rate, 4000))[: self.samples]
+        walls *= self.frame.room * (0.5 + self.artist.room)
+        walls = filtered(walls, self.rate, 4000).astype(np.float32)
+        total += signal.oaconvolve(total, walls)[: self.samples]
         return np.tanh(total / total.std() / 3.5)
 
 
 # ---- Composers: each writes one bar, fuller at a higher level.
 
-STYLES = {}
+FRAMES = {
+    "bellrain": Frame(84, 104, 4, 0.004, 0.35, "lydian major dorian", "1456 6415 1362 4163"),
+    "bitmarch": Frame(108, 128, 4, 0.0, 0.0, "major mixolydian", "1415 1625 4156 6451"),
+    "choirdrift": Frame(44, 56, 4, 0.05, 0.5, "minor dorian lydian", "1643 1715 6413 1415"),
+    "fuzzgallop": Frame(150, 178, 4, 0.004, 0.12, "minor phrygian dorian", "1167 1121 1637 6711"),
+    "musicboxwaltz": Frame(120, 156, 3, 0.008, 0.3, "major lydian", "14511451 16251625 14361425"),
+    "pluckreel": Frame(104, 126, 2, 0.006, 0.15, "mixolydian dorian major", "11771147 14151475"),
+    "skankecho": Frame(66, 80, 4, 0.008, 0.15, "minor dorian mixolydian", "1414 1716 1515 6415"),
+    "stompfloor": Frame(120, 132, 4, 0.0, 0.1, "minor dorian phrygian", "1635 1176 6741 1436"),
+    "subbreak": Frame(160, 176, 4, 0.004, 0.12, "minor dorian", "11664433 11116677 66441133"),
+    "swingwalk": Frame(
+        132, 184, 4, 0.01, 0.2, "dorian mixolydian major", "2511 1625 3625 25114511"
+    ),
+}
+GENRES = tuple(sorted(FRAMES))
+COMPOSERS = {}
 
 
-def genre(**frame):
+def orchestra(**parts):
+    """Register a composer with its parts, each "instrument level-in-dB", perhaps with an effect."""
+
     def register(compose):
-        STYLES[compose.__name__] = Style(compose, **frame)
+        parts_of = {part: words.split() for part, words in parts.items()}
+        COMPOSERS[compose.__name__] = compose, parts_of
         return compose
 
     return register
 
 
-@genre(
-    **dict(tempo=(84, 104), beats=4, human=0.004, room=0.35, modes="lydian major dorian"),
-    progressions="1456 6415 1362 4163",
-    rhythms="x-----x-x------- x---x-----x-----",
-    parts=dict(rain=("bell", 0, "echo"), pad=("choir", -9), drops=("bell", -6), tune=("keys", -2)),
-)
+@orchestra(rain="bell 0 echo", pad="choir -9", drops="bell -6", tune="keys -2")
 def bellrain(score, level):
     """FM bells rain in broken chords over a soft pad; no drums."""
     figure = score.pick(
@@ -374,47 +371,32 @@ def bellrain(score, level):
     if level >= 2:
         score.play("drops", score.pick("..x..x....x..x..", "...x..x..x....x."), figure[::-2], 3)
     if level == 3:
-        score.sing("tune", 2)
+        score.sing("tune", 2, "x-----x-x------- x---x-----x-----")
 
 
-@genre(
-    **dict(tempo=(108, 128), beats=4, human=0.0, room=0.0, modes="major mixolydian"),
-    progressions="1415 1625 4156 6451",
-    rhythms="x-x.x-x.x--xx-x. x--xx-x.x-x-x--- x-xxx-x.x-xxx-x.",
-    parts=dict(bass=("triangle", -3), tune=("square", 0), chords=("square", -6), drums=("kit", -5)),
-)
+@orchestra(bass="triangle -3", tune="square 0", chords="square -6", drums="kit -5")
 def bitmarch(score, level):
     """A toy console marches: pulse-wave tune, oom-pah bass, snare rolls."""
-    score.play("bass", "x-..x-..x-..x-..", [0, -3], -1)
-    score.sing("tune", 2)
     roll = score.pick("x..xx.x.x..xx.xx", "x.oox.oox.oxxxxx", "x...x.xxx...x.x.")
     score.drums("snare", kick="x.......x.......", snare=roll)
+    score.play("bass", "x-..x-..x-..x-..", [0, -3], -1)
+    score.sing("tune", 2, "x-x.x-x.x--xx-x. x--xx-x.x-x-x--- x-xxx-x.x-xxx-x.")
     if level >= 2:
         score.play("chords", "..x...x...x...x.", [TRIAD], 1)
     if level == 3:  # broken chords so fast that they blur into one
         score.play("chords", "x" * 32, [0, 2, 4, 7], 2)
 
 
-@genre(
-    **dict(tempo=(44, 56), beats=4, human=0.05, room=0.9, modes="minor dorian lydian"),
-    progressions="1643 1715 6413 1415",
-    rhythms="x---x-----x----- ....x---x-------",
-    parts=dict(drone=("choir", -4), choir=("choir", 0), solo=("choir", -3)),
-)
+@orchestra(drone="choir -8", choir="choir -2", solo="choir 0")
 def choirdrift(score, level):
     """Voices drift over a drone, slowly and without a beat."""
     score.play("drone", "x---------------", [(-score.bar.root, 4 - score.bar.root)], -1)
-    score.play("choir", "x---------------", [SEVENTH])
-    if level >= 2:
-        score.sing("solo", 1)
+    score.play("choir", "x---------------", [TRIAD], 1)
+    if level >= 2 or score.bar.place % 2:
+        score.sing("solo", 2, "x---x-----x----- ....x---x-------")
 
 
-@genre(
-    **dict(tempo=(150, 178), beats=4, human=0.004, room=0.12, modes="minor phrygian dorian"),
-    progressions="1167 1121 1637 6711",
-    rhythms="x-x-x-x-xxx-x--- x---xxx-x-x-xxxx xxxxx---x-xxx---",
-    parts=dict(riff=("fuzz", 0), bass=("bass", -5), drums=("kit", 0), solo=("solo", -3)),
-)
+@orchestra(riff="fuzz 0", bass="bass -5", drums="kit 0", solo="solo -3")
 def fuzzgallop(score, level):
     """Galloping power chords, a kick drum on every note of the gallop, wailing solos."""
     gallop = score.pick("X-xxX-xxX-xxX-xx", "X-xxX-xxX-x-X-x-", "XxxxX-xxXxxxX-xx")
@@ -425,140 +407,94 @@ def fuzzgallop(score, level):
     if score.bar.place == 0:
         score.drums(crash="x...............")
     if level == 3:
-        score.sing("solo", 1)
+        score.sing("solo", 1, "x-x-x-x-xxx-x--- x---xxx-x-x-xxxx xxxxx---x-xxx---")
 
 
-@genre(
-    **dict(tempo=(120, 156), beats=3, human=0.008, room=0.3, modes="major lydian"),
-    progressions="14511451 16251625 14361425",
-    rhythms="x---x-x-x--- x-----x---x- x---x---x-x- x-x-x-x---x-",
-    parts=dict(
-        bass=("pluck", -4),
-        chords=("box", -5),
-        tune=("box", 0),
-        second=("box", -8),
-        harp=("pluck", -8),
-    ),
-)
+@orchestra(bass="pluck -4", chords="box -5", tune="box 0", second="box -8", harp="pluck -8")
 def musicboxwaltz(score, level):
     """A music box turns in three-four time over a plucked bass."""
+    rhythms = "x---x-x-x--- x-----x---x- x---x---x-x- x-x-x-x---x-"
     score.play("bass", "x-----------", [0], -1)
     score.play("chords", "....x---x---", [TRIAD], 1)
-    score.sing("tune", 3)
+    score.sing("tune", 3, rhythms)
     if level >= 2:
-        score.sing("second", 2)
+        score.sing("second", 2, rhythms)
     if level == 3:
         score.play("harp", score.pick("x-o-o-o-o-o-", "x-----o---o-"), [0, 4, 7, 9, 7, 4])
 
 
-@genre(
-    **dict(tempo=(104, 126), beats=2, human=0.006, room=0.15, modes="mixolydian dorian major"),
-    progressions="11771147 14151475 17411751",
-    rhythms="xxxxxx x-xxxx xxxx-x x-xx-x",
-    parts=dict(
-        **dict(tune=("pluck", 0), drone=("pluck", -3), strum=("pluck", -5), second=("reed", -6)),
-        drums=("kit", -4),
-    ),
-)
+@orchestra(tune="pluck 0", drone="pluck -3", strum="pluck -5", second="reed -6", drums="kit -4")
 def pluckreel(score, level):
     """Plucked strings reel in running six-eight over a drone and a frame drum."""
-    score.sing("tune", 2)
+    rhythms = "xxxxxx x-xxxx xxxx-x x-xx-x"
+    score.sing("tune", 2, rhythms)
     score.play("drone", "x--x--", [(-score.bar.root, 4 - score.bar.root)], -1)
     if level >= 2:
         score.drums(tom=score.pick("x.ox.o", "x..x.x", "x.xxoo"))
         score.play("strum", score.pick("x-xx-x", "..x..x"), [TRIAD], 1)
     if level == 3:
-        score.sing("second", 1)
+        score.sing("second", 1, rhythms)
         score.drums(clap="...x..")
 
 
-@genre(
-    **dict(tempo=(66, 80), beats=4, human=0.008, room=0.15, modes="minor dorian mixolydian"),
-    progressions="1414 1716 1515 6415",
-    rhythms="....x-x-x---.... x---..x-x-x-....",
-    parts=dict(
-        **dict(bass=("bass", 2), skank=("organ", -4, "echo"), stab=("organ", -8, "echo")),
-        **dict(tune=("reed", -6, "echo"), drums=("kit", -2)),
-    ),
+@orchestra(
+    bass="bass 2", skank="organ -3 echo", stab="organ -8 echo", tune="reed -5 echo", drums="kit -2"
 )
 def skankecho(score, level):
     """Slow organ chops between the beats, heavy bass, one drum stroke a bar, long echoes."""
     line = score.pick("x--.x-x-....x-x-", "....x--xx-..x---", "x-x-..x---x-x-..")
-    score.play("bass", line, score.pick([0, 0, 2, 4, 2], [0, 4, 0, 2, -3]), -1)
-    score.play("skank", score.pick("..x...x...x...x.", "..xo..xo..xo..xo"), [TRIAD], 1)
     hats = score.pick("x.o.x.o.x.o.x.o.", "x..ox..ox..ox..o")
     score.drums("tom", kick="........x.......", snare="........x.......", hat=hats)
+    score.play("bass", line, score.pick([0, 0, 2, 4, 2], [0, 4, 0, 2, -3]), -1)
+    score.play("skank", score.pick("..x...x...x...x.", "..xo..xo..xo..xo"), [TRIAD], 1)
     if level >= 2 and score.bar.place % 2:
         score.play("stab", "......x.........", [TRIAD], 2)
     if level == 3:
-        score.sing("tune", 1)
+        score.sing("tune", 1, "....x-x-x---.... x---..x-x-x-....")
 
 
-@genre(
-    **dict(tempo=(120, 132), beats=4, human=0.0, room=0.1, modes="minor dorian phrygian"),
-    progressions="1635 1176 6741 1436",
-    rhythms="x.x.xx.x.xx.x.x. x.xxx.x.x.xxx.xx",
-    parts=dict(
-        **dict(drums=("kit", 2), bass=("saw", -3, "duck"), stabs=("saw", -3, "duck")),
-        lead=("saw", -5, "duck"),
-    ),
-)
+@orchestra(drums="kit 2", bass="saw -3 duck", stabs="saw -3 duck", lead="saw -5 duck")
 def stompfloor(score, level):
     """Kick on every beat, off-beat bass and hats, saw stabs that duck under the kick."""
     score.drums("clap", kick="X...X...X...X...", open_hat="..x...x...x...x.")
     score.play("bass", score.pick("..x-..x-..x-..x-", "..xx..xx..xx..xx"), [0], -1)
     if level >= 2:
-        score.drums(clap="....x.......x...", hat="xoxoxoxoxoxoxoxo")
         stabs = score.pick("x-.x-.x-..x-.x-.", "..x-..x-..x-..x-", "x-.x-.x-x-.x-.x-")
         score.play("stabs", stabs, [TRIAD], 1)
+        score.drums(clap="....x.......x...", hat="xoxoxoxoxoxoxoxo")
     if level != 2:
-        score.sing("lead", 1)
+        score.sing("lead", 1, "x.x.xx.x.xx.x.x. x.xxx.x.x.xxx.xx")
 
 
-@genre(
-    **dict(tempo=(160, 176), beats=4, human=0.004, room=0.12, modes="minor dorian"),
-    progressions="11664433 11116677 66441133",
-    rhythms="x-----x--------- ....x---x-----x-",
-    parts=dict(
-        **dict(drums=("kit", 1), sub=("sub", 0), keys=("keys", -6, "echo"), air=("choir", -9)),
-    ),
-)
+@orchestra(drums="kit 1", sub="sub 0", keys="keys -6 echo", air="choir -7")
 def subbreak(score, level):
     """Broken drums at full speed over a slow, very deep bass and hazy keys."""
+    odd = score.bar.place % 2
     kicks = score.pick("x.........x.....", "x.x.......xx....", "x.....x...x.....")
     snares = score.pick("....X..o.o..X..o", "....X..o....X.o.", "....X....o.oX..o")
     hats = score.pick("x.x.x.x.x.x.x.x.", "x.xox.xox.xox.xo")
     score.drums("snare", kick=kicks, snare=snares, hat=hats)
-    odd = score.bar.place % 2
     score.play("sub", "......x-----x---" if odd else "x-----------x---", [0, -3], -1)
     if level >= 2:
         score.play("keys", "...x--------x---" if odd else "x------x--------", [SEVENTH], 1)
     if level == 3:
-        score.sing("air", 1)
+        score.sing("air", 1, "x-----x--------- ....x---x-----x-")
 
 
-@genre(
-    **dict(tempo=(132, 184), beats=4, human=0.01, room=0.2, modes="dorian mixolydian major"),
-    progressions="2511 1625 3625 25114511",
-    rhythms="x-xx-xx--x-x x--x-xx-xx-- ..xx-xx-xx-x x-xx----x--.",
-    parts=dict(bass=("bass", -1), drums=("kit", -4), reed=("reed", 0), comping=("keys", -6)),
-)
+@orchestra(bass="bass -1", drums="kit -4", reed="reed 0", comping="keys -6")
 def swingwalk(score, level):
     """A walking bass and a swung ride carry a reed that takes solos over keys."""
     approach = score.bar.step + score.rng.choice((-1, 1))  # lead into the next chord by a step
     score.play("bass", "x--x--x--x--", [0, score.rng.choice((1, 2)), 4, approach], -1)
     score.drums("snare" if level >= 2 else "", ride="x..x.ox..x.o", hat="...x.....x..")
     if level >= 2 or score.bar.section % 2:
-        score.sing("reed", 1)
+        score.sing("reed", 1, "x-xx-xx--x-x x--x-xx-xx-- ..xx-xx-xx-x x-xx----x--.")
     if level != 2:
-        score.play(
-            "comping", score.pick("x----x......", "..x---..x---", "..x..x......"), [SEVENTH], 1
-        )
+        comping = score.pick("x----x......", "..x---..x---", "..x..x......")
+        score.play("comping", comping, [SEVENTH], 1)
     if level == 3:
         score.drums(kick="x..o..x..o..", snare="..o.......o.")
 
-
-GENRES = tuple(sorted(STYLES))
 
 # ---- Clips and the collection.
 
@@ -575,7 +511,7 @@ def render_clip(genre, number, *, duration=30.0, sample_rate=22050, seed=0):
     number : int
         Which clip of the genre, from 0.
     duration : float, optional
-        Length in seconds.
+        Length in seconds, at least 1.
     sample_rate : int, optional
         Samples a second.
     seed : int, optional
@@ -589,34 +525,41 @@ def render_clip(genre, number, *, duration=30.0, sample_rate=22050, seed=0):
     Raises
     ------
     ValueError
-        If `genre` is not one of `GENRES`.
+        If `genre` is not one of `GENRES`, or `duration` is too short for a note.
     """
-    if genre not in STYLES:
+    if genre not in GENRES:
         raise ValueError(
             f"Genre {genre!r} cannot be rendered because it is not one of the made-up genres; "
             f"choose one of {', '.join(GENRES)}."
         )
-    style = STYLES[genre]
-    index = GENRES.index(genre)
+    if duration < 1:
+        raise ValueError(
+            f"A clip of {duration} s cannot be rendered because it may fall between two notes; "
+            "ask for 1 s or more."
+        )
+    index, frame = GENRES.index(genre), FRAMES[genre]
     # The trailing 1 keeps an artist's stream apart from that of the clip with the same number.
     habits = np.random.default_rng((seed, index, number // CLIPS_PER_ARTIST, 1))
     artist = Artist(*habits.uniform(size=3).tolist(), *habits.integers((12, 12, 8)).tolist())
 
     rng = np.random.default_rng((seed, index, number))
-    slow, fast = style.tempo
-    modes = style.modes.split()
+    pace = np.clip(artist.pace + rng.normal(0, 0.08), 0, 1)
+    modes = frame.modes.split()
+    compose, parts = COMPOSERS[genre]
     score = Score(
         rng=rng,
-        style=style,
+        frame=frame,
         artist=artist,
+        parts=parts,
         rate=sample_rate,
         samples=round(duration * sample_rate),
-        beat=60 / (slow + (fast - slow) * np.clip(artist.pace + rng.normal(0, 0.08), 0, 1)),
+        beat=60 / (frame.slow + pace * (frame.fast - frame.slow)),
         key=45 + artist.register + int(rng.integers(5)),
         mode=MODES[modes[(artist.mode + (rng.random() < 0.25)) % len(modes)]],
         colour=float(np.clip(artist.colour + rng.normal(0, 0.06), 0, 1)),
     )
-    score.perform()
+    for bar in score.bars():
+        compose(score, bar.level)
     wave = score.mix()
     fade = np.minimum(1, np.arange(wave.size) / (0.01 * sample_rate))
     wave = wave * fade * fade[::-1]
@@ -626,7 +569,8 @@ def render_clip(genre, number, *, duration=30.0, sample_rate=22050, seed=0):
 def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed=0, progress=True):
     """Write the made-up collection in GTZAN's layout, on all cores.
 
-    A file that is already there is kept, so a call that was cut off goes on where it stopped.
+    A file that is already there is kept, whatever its duration or seed, so a call that was cut off
+    goes on where it stopped.
 
     Parameters
     ----------
@@ -659,9 +603,7 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
         with replacing(paths[clip]) as part:
             soundfile.write(part, wave, 22050, subtype="PCM_16", format="WAV")
 
-    work = Parallel(n_jobs=-1, return_as="generator_unordered")(
-        delayed(write_clip)(clip) for clip in missing
-    )
+    work = Parallel(n_jobs=-1, return_as="generator")(delayed(write_clip)(clip) for clip in missing)
     for _ in tqdm(work, total=len(missing), desc="made-up clips", disable=not progress):
         pass
 
