@@ -71,9 +71,10 @@ def fm(ratio, index, ring, release):
 
     def instrument(frequency, seconds, rate, colour):
         t = clock(seconds + release, rate)
-        depth = index * (0.4 + 1.2 * colour) * np.exp(-3 * t / ring)
+        fade = np.exp(-t / ring)
+        depth = index * (0.4 + 1.2 * colour) * fade * fade * fade
         wave = np.sin(2 * np.pi * frequency * t + depth * np.sin(2 * np.pi * frequency * ratio * t))
-        return wave * np.exp(-t / ring) * gate(t, seconds, 0.002, release)
+        return wave * fade * gate(t, seconds, 0.002, release)
 
     return instrument
 
@@ -466,7 +467,7 @@ def stompfloor(score, level):
         score.sing("lead", 1, "x.x.xx.x.xx.x.x. x.xxx.x.x.xxx.xx")
 
 
-@orchestra(drums="kit 1", sub="sub 0", keys="keys -6 echo", air="choir -7")
+@orchestra(drums="kit -2", sub="sub 2", keys="keys -6 echo", air="choir -7")
 def subbreak(score, level):
     """Broken drums at full speed over a slow, very deep bass and hazy keys."""
     odd = score.bar.place % 2
