@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .audio import AUDIO_SUFFIXES
 from .download import download, is_archive, unpack
@@ -209,7 +208,7 @@ def verify_gtzan(tracks):
     """
     paths = tracks.dropna(subset="path").set_index("track_id")["path"]
     problems = []
-    for fact in tqdm(gtzan_facts().itertuples(), total=1000, desc="verify", leave=False):
+    for fact in gtzan_facts().itertuples():
         path = paths.get(fact.track_id)
         if path is None:
             problems.append((fact.track_id, "missing"))
