@@ -28,8 +28,9 @@ lint: $(VENV)/.test
 lab: $(VENV)/.run  ## open JupyterLab in this environment
 	$(BIN)/jupyter lab notebooks
 
-notebooks: $(VENV)/.run  ## run the notebooks in place on real music, as they are committed
+notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the README's table
 	$(BIN)/python scripts/run_notebooks.py --collection $(COLLECTION) --in-place
+	$(BIN)/python scripts/results_table.py
 
 address: $(VENV)/.run  ## write the repository's address into badges: make address REPO=owner/name
 	$(BIN)/python scripts/set_address.py $(REPO)
