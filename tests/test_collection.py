@@ -57,11 +57,12 @@ def test_an_archive_is_a_collection_and_stays_as_it_is(tmp_path, write_song, kin
 
 def test_a_users_own_music_keeps_its_names(tmp_path, write_song):
     names = ["R&B/Élan vital.flac", "R&B/a 'quoted' one.mp3", "джаз/песня.ogg", "rock/.hidden.wav"]
-    write_clips(tmp_path / "mine", write_song, [*names, "rock/x.wav", "rock/x.flac"])
+    names += ["rock/x.wav", "rock/x.flac", "old/rock/x.wav"]
+    write_clips(tmp_path / "mine", write_song, names)
     (tmp_path / "mine" / "rock" / "cover.txt").write_text("no sound")
     tracks = find_tracks(tmp_path / "mine")
     assert tracks["track_id"].tolist() == [
-        "R&B/a 'quoted' one", "R&B/Élan vital", "rock/x", "rock/x.wav", "джаз/песня",
+        "R&B/a 'quoted' one", "R&B/Élan vital", "rock/x", "rock/x (2)", "rock/x (3)", "джаз/песня",
     ]  # fmt: skip
     assert tracks["artist_id"].isna().all()
     assert tracks["collection"].str.startswith("mine-").all()

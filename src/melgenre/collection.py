@@ -5,6 +5,7 @@ Any folder of `<genre>/<song>` is a collection, at any depth: GTZAN as its archi
 """
 
 import hashlib
+import itertools
 import os
 import warnings
 from functools import cache
@@ -259,10 +260,7 @@ def _files_by_track(folder):
             path = genre_folder / name
             track = stem if stem.startswith(f"{genre}.") else f"{genre}/{stem}"
             if suffix.lower() in AUDIO_SUFFIXES:
-                # The same song in two formats is two files of one name; each keeps its row.
-                sounds[genre, track if (genre, track) not in sounds else f"{genre}/{name}"] = str(
-                    path
-                )
+                sounds[genre, _first_free(genre, track, sounds)] = str(path)
             elif suffix.lower() == ".png":
                 try:
                     settings.check_same(load_settings(genre_folder.parent) or settings, genre)
@@ -277,6 +275,12 @@ def _files_by_track(folder):
             f"{len(foreign)} pictures are left aside, the first: {foreign[0]}", stacklevel=3
         )
     return sounds, pictures
+
+
+def _first_free(genre, track, taken):
+    """`track`, or `track (2)`, … where songs of one name lie in two formats or two folders."""
+    names = itertools.chain([track], (f"{track} ({n})" for n in itertools.count(2)))
+    return next(name for name in names if (genre, name) not in taken)
 
 
 def _genre_folders(folder):

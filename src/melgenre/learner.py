@@ -137,7 +137,8 @@ def genre_learner(dls, architecture="resnet34", *, pretrained=True, seed=0):
     if pretrained:
         try:
             with _short_timeout():
-                learn, weights = build(True), describe_imagenet_weights(architecture)
+                learn = build(True)
+            weights = describe_imagenet_weights(architecture)
         except Exception as error:  # torch.hub, timm and their hosts fail in many ways
             learn, weights = build(False), FROM_SCRATCH
             cause = (str(error).splitlines() or [type(error).__name__])[0]

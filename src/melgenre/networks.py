@@ -100,7 +100,7 @@ def describe_imagenet_weights(name):
     """
     architecture = find_architecture(name)
     if isinstance(architecture, str):
-        return f"timm {timm.create_model(name).pretrained_cfg.get('tag') or 'default'}"
+        return f"timm {timm.models.get_pretrained_cfg(name).hf_hub_id or name}"
     weights = torchvision.models.get_model_weights(name)
     # fastai asks for torchvision's default where it knows the architecture, else for the first.
     chosen = weights.DEFAULT if architecture in model_meta else weights["IMAGENET1K_V1"]
