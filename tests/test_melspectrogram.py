@@ -166,6 +166,19 @@ def test_a_picture_of_other_settings_or_none_is_told(tmp_path):
         check_picture(tmp_path / "text.png")
 
 
+def test_a_picture_is_checked_against_the_settings_beside_it(tmp_path):
+    (tmp_path / "jazz").mkdir()
+    picture = tmp_path / "jazz" / "a.png"
+    Image.new("L", (387, 128)).save(picture)
+    check_picture(picture)
+    (tmp_path / "mel_settings.json").write_text(json.dumps({"n_fft": 1024}))
+    with pytest.raises(PictureError, match="a.png was made with other settings .n_fft 1024 there"):
+        check_picture(picture)
+    (tmp_path / "mel_settings.json").write_text("{")
+    with pytest.raises(PictureError, match="damaged"):
+        check_picture(picture)
+
+
 def test_a_collection_of_nothing_readable_gets_a_sentence(small, tmp_path):
     with pytest.raises(PictureError, match="No track could"):
         extract_melspectrograms(small.iloc[3:], tmp_path / "pictures", progress=False)

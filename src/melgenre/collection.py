@@ -16,7 +16,7 @@ import pandas as pd
 
 from .audio import AUDIO_SUFFIXES
 from .download import download, is_archive, unpack
-from .melspectrogram import MelSettings, PictureError, check_picture, load_settings
+from .melspectrogram import PictureError, check_picture
 from .synthetic import make_synthetic_collection
 
 DOWNLOADS = {
@@ -254,7 +254,6 @@ def _files_by_track(folder):
     sounds, pictures, foreign = {}, {}, []
     for genre_folder, names in _genre_folders(folder):
         genre = genre_folder.name
-        settings = MelSettings()
         for name in names:
             stem, suffix = os.path.splitext(name)
             path = genre_folder / name
@@ -263,8 +262,7 @@ def _files_by_track(folder):
                 sounds[genre, _first_free(genre, track, sounds)] = str(path)
             elif suffix.lower() == ".png":
                 try:
-                    settings.check_same(load_settings(genre_folder.parent) or settings, genre)
-                    check_picture(path, settings)
+                    check_picture(path)
                     pictures[genre, track] = str(path)
                 except PictureError as error:
                     foreign.append(error)

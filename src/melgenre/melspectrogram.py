@@ -85,7 +85,15 @@ def save_settings(settings, folder):
 def load_settings(folder):
     """Settings saved in a folder of pictures, or None where there are none."""
     file = Path(folder, SETTINGS_FILE)
-    return MelSettings(**json.loads(file.read_text())) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        return MelSettings(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise PictureError(
+            f"{SETTINGS_FILE} beside the pictures of {file.parent.name} is damaged ({error}). "
+            "Make the pictures again in another folder."
+        ) from error
 
 
 def mel_decibels(y, settings=MelSettings()):
@@ -165,11 +173,15 @@ def load_clip(path, settings=MelSettings()):
 
 
 def check_picture(path, settings=MelSettings()):
-    """Raise `PictureError` unless the file looks like a picture of these settings.
+    """Raise `PictureError` unless the file is a picture of these settings.
 
-    Only the header is read: 8-bit grey, `n_mels` high, `columns` wide.
+    The settings saved beside its genre's folder must be the same, where there are some. Of the
+    picture only the header is read: 8-bit grey, `n_mels` high, `columns` wide.
     """
     path = Path(path)
+    saved = load_settings(path.parent.parent)
+    if saved is not None:
+        settings.check_same(saved, path.name)
     try:
         with Image.open(path) as picture:
             found = (picture.mode, picture.width, picture.height)
