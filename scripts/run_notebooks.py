@@ -40,7 +40,7 @@ def main():
     if synthetic:
         given["RECIPE"] = "quick"
     if not options.in_place:
-        given["RESULTS"] = str(RUNS / "results")
+        given["RESULTS"] = "../runs/results"  # as seen from the notebooks' folder
         for earlier in RUNS.glob("results/*"):
             earlier.unlink()
 
@@ -50,9 +50,7 @@ def main():
         print(f"[{number}/{len(files)}] {file.stem} ...", end=" ", flush=True)
         seconds = run(file, given, in_place=options.in_place)
         print(f"done in {seconds:.0f} s", flush=True)
-    report(
-        time.time() - started, synthetic, ROOT / "results" if options.in_place else RUNS / "results"
-    )
+    report(time.time() - started, synthetic, in_place=options.in_place)
 
 
 def run(file, given, *, in_place):
@@ -71,6 +69,8 @@ def run(file, given, *, in_place):
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         sys.exit(f"failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {target}")
+    except RuntimeError as error:  # the kernel itself is gone: out of memory, most often
+        sys.exit(f"stopped: {error}\nSee {target}")
     if in_place:
         strip_run_details(target)
     return time.time() - started
@@ -86,12 +86,13 @@ def strip_run_details(file):
     nbformat.write(notebook, file)
 
 
-def report(seconds, synthetic, results):
+def report(seconds, synthetic, *, in_place):
     """Name what was made, and the accuracy of each exported learner."""
     print(f"\nAll notebooks ran in {seconds / 60:.1f} minutes.")
-    print(f"Executed notebooks: {RUNS.relative_to(ROOT)}/")
-    print(f"Exported learners:  {MODELS.relative_to(ROOT)}/ (resnet34, resnet50)")
-    log = results / "results.jsonl"
+    print(f"Executed notebooks: {'notebooks' if in_place else 'runs'}/")
+    exported = ", ".join(sorted(file.parent.name for file in MODELS.glob("*/config.json")))
+    print(f"Exported learners:  {MODELS.relative_to(ROOT)}/ ({exported or 'none yet'})")
+    log = (ROOT if in_place else RUNS) / "results" / "results.jsonl"
     for line in log.read_text().splitlines() if log.exists() else []:
         run = json.loads(line)
         print(f"Accuracy of {run['architecture']}, {run['recipe']}: {describe_score(run)}")
