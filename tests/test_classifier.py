@@ -11,7 +11,9 @@ import soundfile
 
 from melgenre.audio import SAMPLE_RATE, AudioError, load_audio
 from melgenre.classifier import GenreClassifier, ModelError
+from melgenre.collection import find_tracks
 from melgenre.learner import load_exported
+from melgenre.melspectrogram import extract_melspectrograms
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +29,37 @@ def test_the_answer_is_every_genre_with_its_probability(classifier, pictures):
 
 
 def test_both_forms_of_an_export_give_one_answer(classifier, exported, pictures):
+    same_as_by_fastai(classifier, exported, pictures.head(8))
+
+
+def same_as_by_fastai(classifier, exported, tracks):
     learn, _ = load_exported(exported)
-    for track in pictures.head(8).itertuples():
+    for track in tracks.itertuples():
         answer = classifier.predict(track.path)
         with learn.no_bar():
             genre, _, probabilities = learn.predict(track.picture)
         assert genre == next(iter(answer))
         for name, probability in zip(learn.dls.vocab, probabilities.tolist(), strict=True):
             assert answer[name] == pytest.approx(probability, abs=1e-4)
+
+
+@pytest.mark.parametrize("seconds", [20, 29.93, 30.65])
+def test_a_clip_of_any_length_gives_the_answer_of_its_picture(
+    classifier, exported, tmp_path, pictures, seconds
+):
+    """GTZAN's clips are up to 0.7 s longer than a picture, and the middle of them is drawn."""
+    y = np.concatenate([load_audio(path) for path in pictures["path"].iloc[[4, 12]]])
+    song = tmp_path / "jazz" / "song.wav"
+    song.parent.mkdir()
+    soundfile.write(song, y[SAMPLE_RATE * 15 :][: int(seconds * SAMPLE_RATE)], SAMPLE_RATE)
+    track = extract_melspectrograms(find_tracks(tmp_path), tmp_path / "pictures", progress=False)
+    same_as_by_fastai(classifier, exported, track)
+
+
+def test_real_clips_give_the_answer_of_their_pictures(classifier, exported, gtzan, tmp_path):
+    tracks = find_tracks(gtzan).dropna(subset="path").groupby("genre").head(2)
+    tracks = extract_melspectrograms(tracks.assign(picture=None), tmp_path, progress=False)
+    same_as_by_fastai(classifier, exported, tracks)
 
 
 def test_a_long_recording_is_cut_into_windows_and_averaged(classifier, pictures, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from .audio import audio_duration, load_audio
-from .melspectrogram import MelSettings, melspectrogram_picture
+from .melspectrogram import MelSettings, load_clip, melspectrogram_picture
 from .networks import build_network
 
 FORMAT_VERSION = 1
@@ -136,15 +136,16 @@ class GenreClassifier:
     def _windows(self, recording):
         """Start, end and samples of each window; one at a time, so that memory stays flat."""
         length, window = audio_duration(recording), self.settings.duration
-        starts = np.arange(0, max(length - window, 0) + 1e-9, window)
-        # GTZAN's clips are 30.0 s and a little: a last window is worth it from a second on.
-        if length - window - starts[-1] >= 1:
-            starts = np.append(starts, length - window)
-        for start in starts:
+        # GTZAN's clips are 30 s and a little: such a one gives the picture it would be trained on.
+        if length < window + 1:
+            yield 0.0, length, load_clip(recording, self.settings)
+            return
+        starts = np.arange(0, length - window, window)
+        for start in (*starts, length - window):
             y = load_audio(
                 recording, sample_rate=self.settings.sample_rate, offset=start, duration=window
             )
-            yield float(start), float(min(start + window, length)), y
+            yield float(start), float(start + window), y
 
     def _probabilities(self, y):
         """Probabilities, one a genre, of samples [shape=(n,)] of one window."""

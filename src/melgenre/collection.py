@@ -25,7 +25,7 @@ DOWNLOADS = {
 }
 """GTZAN whole (1.2 GB, 1000 clips), and 100 of its clips to start with."""
 
-SYNTHETIC_CLIPS = 8  # a genre: enough to see everything run, in minutes and without a GPU
+SYNTHETIC_CLIPS = 6  # a genre: enough to see everything run, in minutes and without a GPU
 SYNTHETIC_WARNING = (
     "SYNTHETIC MUSIC: made up by melgenre because no collection was found. Everything runs, but "
     "no accuracy from it says anything about real music. Put GTZAN into data/gtzan, or set "
