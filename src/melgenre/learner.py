@@ -64,7 +64,7 @@ def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
     settings : MelSettings
         What the pictures must have been made with.
     batch_size : int
-        Fewer where that would leave less than four batches an epoch.
+        Fewer where that would leave less than eight batches an epoch.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
     )
     # A picture takes a millisecond to read: worker processes would only take time to start.
     n_train = int((used["split"] == "train").sum())
-    return block.dataloaders(used, bs=min(batch_size, max(2, n_train // 4)), num_workers=0)
+    return block.dataloaders(used, bs=min(batch_size, max(4, n_train // 8), n_train), num_workers=0)
 
 
 def genre_learner(dls, architecture="resnet34", *, pretrained=True, seed=0):
