@@ -47,6 +47,8 @@ def learner(pictures):
     learn = genre_learner(picture_dataloaders(few), "resnet18", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn, "quick")
+    # Predicting clears the recorder, so what it saw of the training is kept here.
+    learn.training_losses = [float(epoch[0]) for epoch in learn.recorder.values]
     return learn
 
 

@@ -68,7 +68,7 @@ def test_a_picture_of_another_kind_is_never_seen(pictures, tmp_path):
 
 def test_training_learns(learner, pictures):
     few = pictures[pictures["genre"].isin(learner.dls.vocab)]
-    assert learner.recorder.losses[-1] < learner.recorder.losses[0]
+    assert learner.training_losses[-1] < learner.training_losses[0]
     said = describe_training(learner, few)
     assert said["weights"] == "none (from scratch)"
     assert said["train_tracks"] == (few["split"] == "train").sum()

@@ -12,7 +12,11 @@ import pytest
 from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SMALL = {"RECIPE": "quick", "ARCHITECTURE": "resnet18", "MODEL": "resnet18"}
+SMALL = {
+    "RECIPE": "quick",
+    "ARCHITECTURE": "mobilenet_v3_small",
+    "MODEL": "mobilenet_v3_small",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +49,8 @@ def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(workshop, music, m
         assert f"[{number}/{len(NOTEBOOKS)}] {file.stem} ... done in" in run.stdout
         executed = nbformat.read(workshop / "runs" / file.name, as_version=4)
         assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source)
-    assert "Accuracy of resnet18, quick:" in run.stdout
-    assert {f.name for f in (workshop / "models" / "resnet18").iterdir()} == {
+    assert "Accuracy of mobilenet_v3_small, quick:" in run.stdout
+    assert {f.name for f in (workshop / "models" / "mobilenet_v3_small").iterdir()} == {
         "learner.pkl", "model.safetensors", "config.json",
     }  # fmt: skip
 
