@@ -38,12 +38,14 @@ def workshop(tmp_path_factory, music):
     return folder
 
 
+def run_notebooks(workshop, *names):
+    command = [sys.executable, "scripts/run_notebooks.py", *names]
+    return subprocess.run(command, cwd=workshop, capture_output=True, text=True)
+
+
 def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(workshop, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
-    run = subprocess.run(
-        [sys.executable, "scripts/run_notebooks.py"],
-        cwd=workshop, capture_output=True, text=True,
-    )  # fmt: skip
+    run = run_notebooks(workshop)
     assert run.returncode == 0, run.stdout + run.stderr
     for number, file in enumerate(NOTEBOOKS, start=1):
         assert f"[{number}/{len(NOTEBOOKS)}] {file.stem} ... done in" in run.stdout
@@ -59,20 +61,14 @@ def test_a_failing_notebook_stops_the_run_with_its_cell(workshop, music, monkeyp
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     nbformat.write(notebook, workshop / "failing.ipynb")
-    run = subprocess.run(
-        [sys.executable, "scripts/run_notebooks.py", "../failing.ipynb"],
-        cwd=workshop, capture_output=True, text=True,
-    )  # fmt: skip
+    run = run_notebooks(workshop, "../failing.ipynb")
     assert run.returncode == 1
     assert "failed in cell 1: ZeroDivisionError: division by zero" in run.stderr
 
 
 def test_no_music_gets_a_sentence(workshop, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(tmp_path))
-    run = subprocess.run(
-        [sys.executable, "scripts/run_notebooks.py"],
-        cwd=workshop, capture_output=True, text=True,
-    )  # fmt: skip
+    run = run_notebooks(workshop)
     assert run.returncode == 1
     assert "No music in" in run.stderr
     assert "Traceback" not in run.stderr

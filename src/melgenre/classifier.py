@@ -15,9 +15,7 @@ from safetensors.torch import load_file
 
 from .audio import audio_duration, load_audio
 from .melspectrogram import MelSettings, load_clip, melspectrogram_picture
-from .networks import build_network
-
-FORMAT_VERSION = 1
+from .networks import FORMAT_VERSION, build_network
 
 
 class ModelError(ValueError):
@@ -123,15 +121,8 @@ class GenreClassifier:
             A row a window: `start` and `end` in seconds, and a column for each genre with its
             probability.
         """
-        rows = [
-            {
-                "start": start,
-                "end": end,
-                **dict(zip(self.genres, self._probabilities(y), strict=True)),
-            }
-            for start, end, y in self._windows(recording)
-        ]
-        return pd.DataFrame(rows)
+        rows = [(start, end, *self._probabilities(y)) for start, end, y in self._windows(recording)]
+        return pd.DataFrame(rows, columns=["start", "end", *self.genres])
 
     def _windows(self, recording):
         """Start, end and samples of each window; one at a time, so that memory stays flat."""

@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from . import __version__
 from .melspectrogram import MelSettings, check_picture
 from .networks import (
+    FORMAT_VERSION,
     IMAGENET_MEAN,
     IMAGENET_STD,
     check_takes_pictures,
@@ -40,7 +41,6 @@ from .networks import (
     find_architecture,
 )
 
-FORMAT_VERSION = 1
 FROM_SCRATCH = "none (from scratch)"
 RECIPES = {
     # Ten epochs of the head alone, on ImageNet's features as they are.

@@ -13,6 +13,8 @@ import torch
 import torchvision
 from fastai.vision.learner import create_timm_model, create_vision_model, default_split, model_meta
 
+# Of the exported folder: the learner writes it, the classifier reads up to it.
+FORMAT_VERSION = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
