@@ -35,8 +35,9 @@ NETWORKS = [
     ("resnet34", "texture"),
     ("resnet50", "texture"),
 ]
-MACHINE = "textures of resnet34 + SVM"
+MACHINE = "resnet34"
 VOTE = "vote of resnet34 and resnet50, texture"
+VOTERS = ["resnet34, texture", "resnet50, texture"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -59,7 +60,6 @@ def main():
         made = function(*arguments, seed=seed)
         record_result(options.results, *made)
         print(f"{model}, seed {seed}: {describe_score(made[1])}", flush=True)
-        return made
 
     for protocol in PROTOCOLS:
         for seed in range(options.seeds):
@@ -67,16 +67,15 @@ def main():
             for model, make in BASELINES.items():
                 if (model, protocol, seed) not in done:
                     run(model, seed, run_baseline, described, X, protocol, model, make)
-            if (MACHINE, protocol, seed) not in done:
-                run(MACHINE, seed, run_texture_machine, tracks, protocol, "resnet34")
-            textures = []
+            model = f"textures of {MACHINE} + SVM"
+            if (model, protocol, seed) not in done:
+                run(model, seed, run_texture_machine, tracks, protocol, MACHINE)
             for architecture, recipe in NETWORKS:
                 model = f"{architecture}, {recipe}"
                 if (model, protocol, seed) not in done:
-                    made = run(model, seed, run_network, tracks, protocol, architecture, recipe)
-                    textures += [made] if recipe == "texture" else []
-            if len(textures) == 2:
-                record_result(options.results, *vote(VOTE, textures, split))
+                    run(model, seed, run_network, tracks, protocol, architecture, recipe)
+            if (VOTE, protocol, seed) not in done:
+                run(VOTE, seed, vote, options.results, VOTE, VOTERS, protocol, split)
 
 
 def finished(folder):

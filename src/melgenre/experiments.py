@@ -12,7 +12,7 @@ from .baselines import LogisticRegression, NeuralNetwork
 from .evaluation import held_out, predict_tracks, score
 from .frozen import body_features, feature_folder
 from .learner import describe_training, fit, genre_learner, picture_dataloaders
-from .results import package_versions
+from .results import load_predictions, load_results, package_versions
 from .splits import PROTOCOLS, each_split
 
 BASELINES = {
@@ -143,33 +143,46 @@ def run_texture_machine(tracks, protocol, architecture, *, seed=0):
     return {**training, "weights": learn.weights}, result, predictions
 
 
-def vote(name, runs, split):
-    """Several models asked together: the mean of their probabilities.
+def vote(folder, name, models, protocol, split, *, seed=0):
+    """Several models asked together: the mean of the probabilities that they gave before.
 
     Parameters
     ----------
+    folder : str or Path
+        With the results of each model by this protocol and seed.
     name : str
         What the vote is called in the results.
-    runs : list of tuple
-        Of `run_network`, all by the same protocol and seed.
+    models : list of str
+        Their names in the results.
+    protocol : str
+        A name in `melgenre.splits.PROTOCOLS`.
     split : pd.DataFrame
         The split they were judged by.
+    seed : int
 
     Returns
     -------
-    training : dict
-    result : dict
-    predictions : pd.DataFrame
+    training, result, predictions
         As for `run_network`.
+
+    Raises
+    ------
+    ValueError
+        If one of them has no result yet.
     """
-    trainings, results, tables = zip(*runs, strict=True)
-    columns = [column for column in tables[0] if column.startswith("p_")]
-    predictions = tables[0].copy()
-    predictions[columns] = sum(table[columns].to_numpy() for table in tables) / len(tables)
-    predictions["predicted"] = predictions[columns].idxmax(axis=1).str.removeprefix("p_")
+    runs = load_results(folder).query("protocol == @protocol and seed == @seed")
+    runs = runs[runs["model"].isin(models)]
+    if len(runs) < len(models):
+        missing = ", ".join(sorted(set(models) - set(runs["model"])))
+        raise ValueError(f"No vote without {missing}: not run by {protocol} with seed {seed} yet.")
+    tables = [load_predictions(folder, runs.loc[[i]]).set_index("track_id") for i in runs.index]
+    mean = sum(table.filter(like="p_") for table in tables) / len(tables)
+    mean["predicted"] = mean.idxmax(axis=1).str.removeprefix("p_")
+    predictions = split.merge(mean, left_on="track_id", right_index=True)
     training = {
-        **trainings[0], "model": name, "architecture": name, "recipe": "vote",
-        "weights": "; ".join(dict.fromkeys(training["weights"] for training in trainings)),
-        "seconds": round(sum(training["seconds"] for training in trainings), 1),
+        **runs.iloc[-1][["collection", "seed", "train_tracks", "device", "versions"]].to_dict(),
+        "model": name, "architecture": name, "recipe": "vote",
+        "weights": "; ".join(runs["weights"].unique()),
+        "seconds": round(float(runs["seconds"].sum()), 1),
     }  # fmt: skip
-    return training, score(predictions, results[0]["protocol"], split=split), predictions
+    return training, score(predictions, protocol, split=split), predictions

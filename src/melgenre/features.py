@@ -78,7 +78,7 @@ def extract_descriptors(tracks, *, progress=True):
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
     # A process for every core takes some seconds to start and import librosa: not for one clip.
     workers = joblib.Parallel(n_jobs=min(len(tracks), os.cpu_count()) or 1, return_as="generator")
-    jobs = workers(joblib.delayed(_describe)(path) for path in tracks["path"])
+    jobs = workers(joblib.delayed(_describe)(os.path.abspath(path)) for path in tracks["path"])
     described = list(
         tqdm(jobs, total=len(tracks), desc="descriptors", unit=" clips", disable=not progress)
     )

@@ -235,11 +235,13 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     tracks = tracks.assign(picture=pictures.astype(object).where(pictures.notna(), ours))
     made = tracks[pictures.isna()]
     todo = [
-        (path, Path(picture))
+        (path if isinstance(path, str) else None, Path(picture))
         for path, picture in zip(made["path"], made["picture"], strict=True)
         if _out_of_date(Path(picture), path)
     ]
     workers = joblib.Parallel(n_jobs=1 if len(todo) <= FEW else -1, return_as="generator")
+    # Workers that were started earlier may stand in another folder: no relative path for them.
+    todo = [(path and os.path.abspath(path), target.absolute()) for path, target in todo]
     jobs = workers(joblib.delayed(_draw)(path, target, settings) for path, target in todo)
     silent = not (progress and todo)
     bar = tqdm(jobs, total=len(todo), desc="pictures", unit=" clips", disable=silent)
@@ -262,7 +264,7 @@ def _out_of_date(picture, path):
 
 def _draw(path, target, settings):
     """Write one picture; returns None, or the sentence that says why there is none."""
-    if not isinstance(path, str):
+    if path is None:
         return f"{target.stem}: neither a picture nor sound."
     try:
         picture = melspectrogram_picture(load_clip(path, settings), settings)

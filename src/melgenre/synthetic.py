@@ -114,7 +114,9 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
     """
     folder = Path(folder)
     clips = [(genre, number) for genre in GENRES for number in range(clips_per_genre)]
-    paths = {clip: folder / "genres" / clip[0] / f"{clip[0]}.{clip[1]:05d}.wav" for clip in clips}
+    # Workers that were started earlier may stand in another folder: no relative path for them.
+    genres = folder.absolute() / "genres"
+    paths = {clip: genres / clip[0] / f"{clip[0]}.{clip[1]:05d}.wav" for clip in clips}
     missing = [clip for clip in clips if not paths[clip].exists()]
     for genre in GENRES:
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
