@@ -90,12 +90,17 @@ def play(path, *, start=0.0, seconds=5.0):
     """
     from IPython.display import Audio  # only notebooks need it
 
-    sound = io.BytesIO()
     y = load_audio(path, offset=start, duration=seconds)
-    soundfile.write(sound, y, SAMPLE_RATE, format="MP3")
-    player = Audio(data=sound.getvalue())
+    player = Audio(data=encode_mp3(y, SAMPLE_RATE))
     player.mimetype = "audio/mpeg"
     return player
+
+
+def encode_mp3(y, rate):
+    """Samples [shape=(n,)] at `rate`, in Hz -> the bytes of a small mp3, some 6 kB a second."""
+    sound = io.BytesIO()
+    soundfile.write(sound, y, rate, format="MP3")
+    return sound.getvalue()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
+from .files import replacing
 
 SETTINGS_FILE = "mel_settings.json"
 # Below so few pictures, starting worker processes takes longer than the work.
@@ -272,7 +273,6 @@ def _draw(path, target, settings):
         target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
         return str(error)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    Image.fromarray(picture).save(unfinished, format="PNG")
-    os.replace(unfinished, target)
+    with replacing(target) as unfinished:
+        Image.fromarray(picture).save(unfinished, format="PNG")
     return None

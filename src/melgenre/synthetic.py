@@ -4,8 +4,6 @@ The music proves nothing about accuracy on real music, and every figure from it 
 """
 
 import csv
-import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from tqdm.auto import tqdm
 
 from .audio import SAMPLE_RATE
 from .composers import COMPOSERS, FRAMES, MODES, Artist, Score
+from .files import replacing
 
 GENRES = tuple(sorted(FRAMES))
 CLIPS_PER_ARTIST = 2
@@ -142,14 +141,3 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
             "It proves nothing about accuracy on real music.\n"
         )
     return folder
-
-
-@contextmanager
-def replacing(path):
-    """Give a temporary name beside ``path``, which takes its place once the block ends well."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
