@@ -218,7 +218,7 @@ function drawSwitch(label, fetchOnce, show) {
   let fetched = null;
   box.addEventListener("change", async () => {
     if (box.checked && fetched === null) {
-      note.textContent = "…";
+      note.textContent = "computing …";
       const answer = await fetchOnce();
       note.textContent = answer.error ?? "";
       if (!answer.error) fetched = answer;
@@ -272,6 +272,8 @@ function drawDecision(clip, matrix, ask) {
   };
   fit();
   for (const field of [verdict, correct, comment]) field.addEventListener("change", keep);
+  // JupyterLab takes Enter away before it could become a change.
+  comment.addEventListener("keydown", (event) => { if (event.key === "Enter") keep(); });
   return make("div", { className: "decision" }, verdict, correct, comment, status);
 }
 

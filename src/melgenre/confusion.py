@@ -377,10 +377,10 @@ def _overlay(maps):
     rgba = np.zeros((*maps.shape[1:], 4), dtype=np.uint8)
     # Single points flicker; what a person asks for is which seconds and which bands.
     spoke_for = np.stack([gaussian_filter(one, (2, 4)) for one in maps]).clip(min=0)
-    strength = spoke_for.max(axis=0) / max(spoke_for.max(), 1e-9)
+    strength = spoke_for.max(axis=0) / max(np.quantile(spoke_for, 0.995), 1e-9)
     colours = np.array([COLOUR_OF_PREDICTED, COLOUR_OF_TRUE], dtype=np.uint8)
     rgba[..., :3] = colours[spoke_for.argmax(axis=0)]
-    rgba[..., 3] = (255 * np.sqrt(strength)).astype(np.uint8)
+    rgba[..., 3] = (255 * strength.clip(max=1)).astype(np.uint8)
     return Image.fromarray(rgba)
 
 

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from .frozen import body_features, feature_folder
 
-STEPS = 12  # from silence to the picture; more change the map little, and take longer
+STEPS = 8  # from silence to the picture; more change the map little, and take longer
 
 
 def picture_evidence(learn, picture, genres):
