@@ -6,7 +6,14 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melgenre.audio import SAMPLE_RATE, AudioError, audio_duration, load_audio, play
+from melgenre.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    audio_duration,
+    cut_windows,
+    load_audio,
+    play,
+)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "au", "aiff"])
@@ -136,3 +143,68 @@ def test_a_player_is_small_and_holds_sound(tmp_path, write_song):
     page = player._repr_html_()
     assert "data:audio/mpeg;base64," in page
     assert len(page) < 150_000
+
+
+class TestWindows:
+    @pytest.mark.parametrize("seconds", [3.0, 10.9, 11.1, 20.0, 25.3, 61.0])
+    @pytest.mark.parametrize("rate", [SAMPLE_RATE, 44100])
+    def test_they_cover_a_recording_without_a_gap(self, tmp_path, seconds, rate):
+        y = np.random.default_rng(0).normal(0, 0.1, int(seconds * rate)).astype(np.float32)
+        soundfile.write(tmp_path / "noise.wav", y, rate, subtype="FLOAT")
+        whole = load_audio(tmp_path / "noise.wav")
+        windows = list(cut_windows(tmp_path / "noise.wav", 10))
+        assert windows[0][0] == 0
+        assert windows[-1][1] == pytest.approx(seconds, abs=0.01)
+        if seconds < 11:
+            assert len(windows) == 1
+        for before, after in zip(windows, windows[1:], strict=False):
+            assert after[0] <= before[1]
+        for start, end, part in windows:
+            assert end - start == pytest.approx(len(part) / SAMPLE_RATE)
+            first = round(start * SAMPLE_RATE)
+            there = whole[first : first + len(part)]
+            np.testing.assert_allclose(part[: len(there)], there, atol=2e-3)
+
+    def test_what_libsndfile_does_not_read_is_read_by_pyav(self, tmp_path, write_song):
+        av = pytest.importorskip("av")
+        y, rate = soundfile.read(write_song(tmp_path / "song.wav", seconds=12), dtype="int16")
+        with av.open(str(tmp_path / "song.m4a"), "w") as container:
+            stream = container.add_stream("aac", rate=rate, layout="mono")
+            frame = av.AudioFrame.from_ndarray(y[None], format="s16", layout="mono")
+            frame.sample_rate = rate
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+        for recording in (tmp_path / "song.m4a", (tmp_path / "song.m4a").read_bytes()):
+            ((start, end, part),) = cut_windows(recording, 30)
+            assert (start, end) == (0, pytest.approx(12, abs=0.15))
+            assert np.abs(part).max() == pytest.approx(np.abs(y).max() / 2**15, abs=0.1)
+
+    @pytest.mark.parametrize(
+        ("recording", "sentence"),
+        [
+            (b"", "the recording: not readable"),
+            (b"no sound" * 999, "the recording: not readable"),
+            ((np.zeros(100), 22050), "the recording: 0.00 s long"),
+            ((np.full(44100, np.nan), 22050), "no numbers"),
+            ("missing.mp3", "missing.mp3: no such file"),
+        ],
+    )
+    def test_what_is_no_recording_gets_a_sentence(self, recording, sentence):
+        with pytest.raises(AudioError, match=sentence):
+            list(cut_windows(recording, 30))
+
+    def test_integers_are_scaled_as_files_are(self, tmp_path, write_song):
+        y, rate = soundfile.read(write_song(tmp_path / "song.wav", seconds=3), dtype="int16")
+        ((_, _, by_array),) = cut_windows((y, rate), 30)
+        ((_, _, by_file),) = cut_windows(tmp_path / "song.wav", 30)
+        np.testing.assert_allclose(by_array, by_file, atol=1e-4)
+
+    def test_a_header_of_a_hundred_hours_on_a_small_file_is_told(self, tmp_path, write_song):
+        file = write_song(tmp_path / "song.wav", seconds=2)
+        head = bytearray(file.read_bytes()[:1000])
+        head[4:8] = (2**31).to_bytes(4, "little")
+        head[40:44] = (2**31 - 36).to_bytes(4, "little")
+        for recording in (bytes(head), file):
+            file.write_bytes(head)
+            with pytest.raises(AudioError, match="truncated|0.0. s long"):
+                list(cut_windows(recording, 30))

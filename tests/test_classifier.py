@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pickle
@@ -10,10 +11,11 @@ import pytest
 import soundfile
 
 from melgenre.audio import SAMPLE_RATE, AudioError, load_audio
-from melgenre.classifier import GenreClassifier, ModelError
+from melgenre.classifier import GenreClassifier
 from melgenre.collection import find_tracks
-from melgenre.learner import load_exported
+from melgenre.export import load_exported
 from melgenre.melspectrogram import extract_melspectrograms
+from melgenre.model_folder import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +68,138 @@ def test_a_long_recording_is_cut_into_windows_and_averaged(classifier, pictures,
     clips = [load_audio(path, duration=30) for path in pictures["path"].iloc[[0, 9, 20]]]
     song = tmp_path / "long.wav"
     soundfile.write(song, np.concatenate([*clips, clips[0][: 10 * SAMPLE_RATE]]), SAMPLE_RATE)
-    windows = classifier.predict_windows(song)
+    windows = classifier.timeline(song)
     assert windows["start"].tolist() == [0, 30, 60, 70]
     assert windows["end"].tolist() == [30, 60, 90, 100]
     # The first windows are those clips, and the whole is the mean of all.
     for path, window in zip(pictures["path"].iloc[[0, 9, 20]], windows.itertuples(), strict=False):
         alone = classifier.predict(path)
-        assert max(alone, key=alone.get) == windows.loc[window.Index, classifier.genres].idxmax()
+        assert max(alone, key=alone.get) == windows.filter(like="p_").loc[window.Index].idxmax()[2:]
     whole = classifier.predict(song)
     for genre in classifier.genres:
-        assert whole[genre] == pytest.approx(windows[genre].mean())
+        assert whole[genre] == pytest.approx(windows[f"p_{genre}"].mean(), abs=1e-5)
 
 
 def test_a_short_recording_is_answered_too(classifier, tmp_path, write_song):
-    windows = classifier.predict_windows(write_song(tmp_path / "short.mp3", seconds=2))
+    windows = classifier.timeline(write_song(tmp_path / "short.mp3", seconds=2))
     assert len(windows) == 1
+
+
+def test_what_is_no_music_is_answered_with_unsure(classifier):
+    """The measured limit, on sounds that lie outside of what any collection holds."""
+    t = np.arange(31 * SAMPLE_RATE) / SAMPLE_RATE
+    limit = classifier.config["calibration"]["strangest"]
+    for name, y in {
+        "silence": np.zeros_like(t),
+        "clicks": 0.9 * (np.arange(len(t)) % SAMPLE_RATE < 20),
+        "sine": 0.5 * np.sin(2 * np.pi * 440 * t),
+    }.items():
+        answer = classifier.predict((y, SAMPLE_RATE))
+        assert answer.unsure, name
+        assert answer.genre == "unsure"
+        assert answer.strangeness > limit
+        assert sum(answer.values()) == pytest.approx(1, abs=1e-5)
+        assert classifier.timeline((y, SAMPLE_RATE))["unsure"].all()
+
+
+def test_what_it_learned_from_is_not_strange(classifier, learner):
+    known = learner.dls.train_ds.items["path"]
+    assert sum(classifier.predict(path).unsure for path in known) <= len(known) / 4
+
+
+def test_by_onnx_runtime_it_is_the_same(exported, classifier, pictures):
+    by_onnx = GenreClassifier.load(exported, backend="onnx")
+    for path in pictures["path"].head(6):
+        one, other = classifier.predict(path), by_onnx.predict(path)
+        assert list(one) == pytest.approx(list(other)) or one.genre == other.genre
+        assert one.strangeness == pytest.approx(other.strangeness, rel=1e-3)
+        for genre in classifier.genres:
+            assert one[genre] == pytest.approx(other[genre], abs=1e-4)
+
+
+ONLY_ONNX = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in REFUSED:
+            raise ModuleNotFoundError(name)
+REFUSED = {"torch", "torchvision", "fastai", "timm", "pandas", "matplotlib", "PIL", "tqdm",
+           "safetensors", "huggingface_hub", "requests", "anywidget", "captum", "onnx", "typer"}
+sys.meta_path.insert(0, Refuse())
+from melgenre.classifier import GenreClassifier
+print(GenreClassifier.load("model", backend="onnx").predict(sys.argv[1]))
+assert not REFUSED & set(sys.modules)
+"""
+
+
+def test_onnx_runtime_and_librosas_needs_are_enough(exported, classifier, pictures, tmp_path):
+    shutil.copytree(exported, tmp_path / "model")
+    for name in ("learner.pkl", "model.safetensors"):
+        (tmp_path / "model" / name).unlink()
+    song = os.path.abspath(pictures["path"].iloc[0])
+    ran = subprocess.run([sys.executable, "-c", ONLY_ONNX, song], cwd=tmp_path,
+                         capture_output=True, text=True)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    answer = eval(ran.stdout)
+    for genre, probability in classifier.predict(song).items():
+        assert answer[genre] == pytest.approx(probability, abs=1e-4)
+
+
+def test_any_form_of_a_recording_gives_one_answer(classifier, tmp_path, pictures):
+    y = np.concatenate([load_audio(path) for path in pictures["path"].iloc[[0, 9]]])
+    wav = tmp_path / "song.wav"
+    soundfile.write(wav, y, SAMPLE_RATE, subtype="FLOAT")
+    expected = classifier.predict(wav)
+    with wav.open("rb") as file:
+        for recording in (str(wav), wav.read_bytes(), io.BytesIO(wav.read_bytes()), file,
+                          (y, SAMPLE_RATE), (np.stack([y, y], axis=1), SAMPLE_RATE)):  # fmt: skip
+            answer = classifier.predict(recording)
+            assert list(answer.values()) == pytest.approx(list(expected.values()), abs=1e-4)
+
+
+def test_the_hub_is_asked_only_for_names_and_never_for_pickles(monkeypatch, exported, tmp_path):
+    import huggingface_hub
+
+    asked = []
+
+    def download(name, ignore_patterns):
+        asked.append((name, ignore_patterns))
+        return exported
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    GenreClassifier.load("somebody/of-music")
+    assert asked == [("somebody/of-music", ["*.pkl"])]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: 1 / 0)
+    with pytest.raises(ModelError, match="No exported model in"):
+        GenreClassifier.load(tmp_path / "none")
+
+
+def test_a_hub_that_is_not_reached_gets_a_sentence(monkeypatch):
+    import huggingface_hub
+
+    def fail(*_, **__):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(ModelError, match="somebody/of-music is no folder here, and the hub did"):
+        GenreClassifier.load("somebody/of-music")
+
+
+def test_a_saved_copy_is_the_model_without_its_pickle(classifier, tmp_path, pictures):
+    folder = classifier.save(tmp_path / "copy")
+    assert {file.name for file in folder.iterdir()} == {
+        "README.md", "config.json", "model.onnx", "model.safetensors",
+    }  # fmt: skip
+    song = pictures["path"].iloc[0]
+    assert GenreClassifier.load(folder).predict(song) == classifier.predict(song)
+
+
+def test_the_card_says_what_the_run_says(exported, classifier):
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: melgenre\n")
+    for said in ("**50.0 %**, 95 % interval 30.0 to 70.0", "artists-apart", "must\nnot be used",
+                 "none (from scratch)", *classifier.genres):  # fmt: skip
+        assert said in card
 
 
 def test_what_is_no_recording_gets_a_sentence(classifier, tmp_path):

@@ -227,7 +227,7 @@ def test_a_learner_of_somebody_elses_pictures_works_too(tmp_path, ask):
 
 
 def test_a_loaded_learner_has_no_clips_and_says_so(exported):
-    from melgenre.learner import load_exported
+    from melgenre.export import load_exported
 
     learn, _ = load_exported(exported)
     with pytest.raises(ValueError, match="This learner has no clips to be asked about"):

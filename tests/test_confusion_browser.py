@@ -19,7 +19,9 @@ from test_confusion import ODD, results
 
 from melgenre.confusion import ConfusionBrowser
 from melgenre.decisions import load_decisions
-from melgenre.learner import export_learner, fit, genre_learner, picture_dataloaders
+from melgenre.evaluation import held_out, predict_tracks
+from melgenre.export import export_learner
+from melgenre.learner import fit, genre_learner, picture_dataloaders
 
 TOKEN = "for-the-test-alone"
 expect.set_options(timeout=90_000)  # a kernel on a busy machine
@@ -71,7 +73,8 @@ def workshop(tmp_path_factory, music, pictures):
         fit(learn)
     result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 20}
     training = {"collection": "made-up", "weights": learn.weights}
-    export_learner(learn, folder / "models" / "resnet34", training, result)
+    predictions = predict_tracks(learn, held_out(pictures))
+    export_learner(learn, folder / "models" / "resnet34", training, result, predictions)
     return folder
 
 

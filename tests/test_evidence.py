@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from melgenre.evidence import embed_pictures, nearest, picture_evidence
-from melgenre.learner import load_exported
+from melgenre.export import load_exported
 
 
 def test_evidence_adds_up_to_what_the_picture_changes(learner, pictures):

@@ -10,15 +10,14 @@ from fastai.vision.all import load_learner
 from PIL import Image
 
 from melgenre.classifier import GenreClassifier
-from melgenre.evaluation import predict_tracks
+from melgenre.evaluation import held_out, predict_tracks
+from melgenre.export import export_learner, load_exported
 from melgenre.frozen import body_features
 from melgenre.learner import (
     CpuBf16,
     describe_training,
-    export_learner,
     fit,
     genre_learner,
-    load_exported,
     picture_dataloaders,
 )
 from melgenre.melspectrogram import PictureError
@@ -164,7 +163,7 @@ def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_p
 
 def test_an_export_says_where_it_comes_from(exported):
     config = json.loads((exported / "config.json").read_text())
-    assert config["format_version"] == 2
+    assert config["format_version"] == 3
     assert config["mel_settings"]["hop_length"] == 1711
     assert config["result"]["protocol"] == "artists-apart"
     assert config["training"]["weights"] == "none (from scratch)"
@@ -250,11 +249,13 @@ def test_a_texture_network_is_rebuilt_by_the_classifier(pictures, tmp_path, writ
     few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
     learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
     result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
-    folder = export_learner(learn, tmp_path / "small", {"weights": learn.weights}, result)
-    classifier = GenreClassifier.load(folder)
-    learn.model.eval()
-    x = torch.rand(2, 3, 128, 387)
-    with torch.no_grad():
-        torch.testing.assert_close(classifier.network(x), learn.model(x))
+    judged = predict_tracks(learn, held_out(few))
+    folder = export_learner(learn, tmp_path / "small", {"weights": learn.weights}, result, judged)
+    by_fastai = predict_tracks(learn, judged[list(few)]).filter(like="p_").to_numpy()
+    pictures = np.stack([Image.open(file) for file in judged["picture"]])
+    for backend in ("torch", "onnx"):
+        classifier = GenreClassifier.load(folder, backend=backend)
+        probabilities, _ = classifier.judge_pictures(list(pictures))
+        np.testing.assert_allclose(probabilities, by_fastai, atol=1e-4)
     song = write_song(tmp_path / "song.wav", seconds=31)
     assert sum(classifier.predict(song).values()) == pytest.approx(1, abs=1e-5)

@@ -12,6 +12,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import soundfile
+import soxr
 
 SAMPLE_RATE = 22050
 """Sample rate of GTZAN, and so of everything here, in Hz."""
@@ -23,6 +24,7 @@ AUDIO_SUFFIXES = frozenset(
 """File name endings taken for sound. libsndfile reads most of them; the rest get a sentence."""
 
 SHORTEST_SECONDS = 1.0
+BLOCK_SECONDS = 10  # read at a time of a long recording
 
 
 class AudioError(ValueError):
@@ -60,12 +62,7 @@ def load_audio(path, *, sample_rate=SAMPLE_RATE, offset=0.0, duration=None):
         if duration is not None:
             wanted = min(wanted, round(duration * rate))
         y = file.read(wanted, dtype="float32", always_2d=True)
-    # Compressed formats state their length to within a frame or two; a second is no such slip.
-    if len(y) < wanted - rate:
-        raise AudioError(
-            f"{path.name}: truncated: {wanted / rate:.1f} s announced, {len(y) / rate:.1f} s there."
-            " Fetch the file again, or leave it out."
-        )
+    _check_length(path.name, wanted, len(y), rate)
     return _checked(y.mean(axis=1), rate, sample_rate, path.name)
 
 
@@ -103,16 +100,153 @@ def encode_mp3(y, rate):
     return sound.getvalue()
 
 
-@contextmanager
-def _opened(path):
-    """The `SoundFile` of `path`; whatever libsndfile dislikes about it becomes an `AudioError`."""
-    _check_length_on_disk(path)
+def cut_windows(recording, seconds, *, sample_rate=SAMPLE_RATE):
+    """A recording of any length, window by window, so that memory stays flat.
+
+    One that is less than a second longer than a window is a window by itself. The last window of
+    a longer one ends where the recording ends, so it may overlap the one before.
+
+    Parameters
+    ----------
+    recording : str, Path, bytes, binary file, or tuple
+        A tuple is samples [shape=(n,) or (n, channels)] and their rate in Hz.
+    seconds : float
+        Length of a window.
+    sample_rate : int
+        Of the windows, in Hz.
+
+    Yields
+    ------
+    start, end : float
+        In seconds.
+    y : np.ndarray [shape=(m,), dtype=float32]
+        Mono.
+
+    Raises
+    ------
+    AudioError
+        As `load_audio`; of a truncated recording after its last whole window.
+    """
+    n = round(seconds * sample_rate)
+    kept, before, start = np.empty(0, np.float32), None, 0
+    for block in _blocks(recording, sample_rate):
+        kept = np.concatenate([kept, block])
+        while len(kept) > n and (start or len(kept) >= n + sample_rate):
+            before, kept = kept[:n], kept[n:]
+            yield start / sample_rate, (start + n) / sample_rate, before
+            start += n
+    if before is not None:
+        end = start + len(kept)
+        kept = np.concatenate([before, kept])[-n:]
+        yield (end - n) / sample_rate, end / sample_rate, kept
+        return
+    name = _name(recording)
+    if len(kept) < SHORTEST_SECONDS * sample_rate:
+        raise AudioError(_too_short(name, len(kept) / sample_rate))
+    yield 0.0, len(kept) / sample_rate, kept
+
+
+def _blocks(recording, sample_rate):
+    """A recording's samples, mono and at one rate, ten seconds at a time."""
+    name = _name(recording)
+    resample, rate_before = None, None
+    for y, rate in _raw_blocks(recording, name):
+        y = y.mean(axis=1, dtype=np.float32) if y.ndim > 1 else np.asarray(y, np.float32)
+        if not np.isfinite(y).all():
+            raise AudioError(f"{name}: holds samples that are no numbers (NaN or infinite).")
+        if rate != sample_rate:
+            if rate != rate_before:
+                resample, rate_before = soxr.ResampleStream(rate, sample_rate, 1), rate
+            y = resample.resample_chunk(y)
+        yield y
+    if resample is not None:
+        yield resample.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def _raw_blocks(recording, name):
+    """Blocks of samples as they are in the recording, each with its rate in Hz."""
+    if isinstance(recording, tuple):
+        y, rate = np.asarray(recording[0]), recording[1]
+        y = y / -float(np.iinfo(y.dtype).min) if np.issubdtype(y.dtype, np.signedinteger) else y
+        for start in range(0, len(y), BLOCK_SECONDS * rate):
+            yield y[start : start + BLOCK_SECONDS * rate], rate
+        return
+    there = 0
     try:
-        with soundfile.SoundFile(path) as file:
-            yield file
-    except (soundfile.LibsndfileError, MemoryError) as error:
+        with _opened(recording) as file:
+            rate = file.samplerate
+            for block in file.blocks(BLOCK_SECONDS * rate, dtype="float32", always_2d=True):
+                there += len(block)
+                yield block, rate
+            _check_length(name, file.frames, there, rate)
+    except UnknownFormat as error:
+        if there:  # it was known well enough to begin
+            raise
+        try:
+            import av
+        except ImportError:
+            raise AudioError(f"{error} Or install PyAV, which reads more: pip install av") from None
+        yield from _blocks_by_pyav(av, recording, name)
+
+
+def _blocks_by_pyav(av, recording, name):
+    """What libsndfile does not read (m4a, wma, the sound of videos), by way of ffmpeg."""
+    opened = io.BytesIO(recording) if isinstance(recording, bytes) else recording
+    if hasattr(opened, "seek"):
+        opened.seek(0)
+    try:
+        with av.open(opened if hasattr(opened, "read") else str(opened)) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: there is no sound in it.")
+            rate = container.streams.audio[0].codec_context.sample_rate
+            mono = av.AudioResampler(format="flt", layout="mono", rate=rate)
+            for frame in container.decode(audio=0):
+                for block in mono.resample(frame):
+                    yield block.to_ndarray()[0], rate
+    except av.FFmpegError as error:
         raise AudioError(
-            f"{path.name}: not readable as sound ({_cause(error)}). Convert it to wav or flac, "
+            f"{name}: not readable as sound ({error.strerror}). Convert it to wav or flac, or "
+            "leave it out."
+        ) from error
+
+
+def _name(recording):
+    """What a recording is called in a sentence: a file's name without its folder."""
+    if isinstance(recording, (str, Path)):
+        return Path(recording).name
+    return Path(str(getattr(recording, "name", "the recording"))).name
+
+
+def _too_short(name, seconds):
+    return f"{name}: {seconds:.2f} s long; a genre needs at least {SHORTEST_SECONDS:.0f} s."
+
+
+def _check_length(name, announced, there, rate):
+    """Compressed formats state their length to within a frame or two; a second is no such slip."""
+    if there < announced - rate:
+        raise AudioError(
+            f"{name}: truncated: {announced / rate:.1f} s announced, {there / rate:.1f} s there."
+            " Fetch the file again, or leave it out."
+        )
+
+
+class UnknownFormat(AudioError):
+    """A file that libsndfile does not read; another decoder may."""
+
+
+@contextmanager
+def _opened(recording):
+    """The `SoundFile` of a path, bytes or a file; what libsndfile dislikes is an `AudioError`."""
+    name = _name(recording)
+    if isinstance(recording, (str, Path)):
+        _check_path(Path(recording))
+    file = io.BytesIO(recording) if isinstance(recording, bytes) else recording
+    try:
+        with soundfile.SoundFile(file) as opened:
+            yield opened
+    except (soundfile.LibsndfileError, MemoryError) as error:
+        raise UnknownFormat(
+            f"{name}: not readable as sound ({_cause(error)}). Convert it to wav or flac, "
             "or leave it out."
         ) from error
 
@@ -122,15 +256,13 @@ def _checked(y, rate, sample_rate, name):
     if not np.isfinite(y).all():
         raise AudioError(f"{name}: holds samples that are no numbers (NaN or infinite).")
     if len(y) < SHORTEST_SECONDS * rate:
-        raise AudioError(
-            f"{name}: {len(y) / rate:.2f} s long; a genre needs at least {SHORTEST_SECONDS:.0f} s."
-        )
+        raise AudioError(_too_short(name, len(y) / rate))
     if rate != sample_rate:
         y = librosa.resample(y, orig_sr=rate, target_sr=sample_rate)
     return np.ascontiguousarray(y, dtype=np.float32)
 
 
-def _check_length_on_disk(path):
+def _check_path(path):
     """Refuse a missing or empty file, and a wav or au that is shorter than its header says.
 
     libsndfile quietly returns what is there of a truncated wav; a clip that is half gone must not

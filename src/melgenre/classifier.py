@@ -1,25 +1,44 @@
 """An exported model -> the genres of any recording.
 
-The folder that `melgenre.learner.export_learner` wrote is all that is needed. Loading it here
-unpickles nothing, so no code in the file is run.
+The folder that `melgenre.export.export_learner` wrote is all that is needed. Loading it here
+unpickles nothing, so no code in the file is run; by ONNX Runtime it needs neither torch nor fastai.
 """
 
-import json
+import importlib.util
+import re
+import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import safetensors
-import torch
-from safetensors.torch import load_file
 
-from .audio import audio_duration, load_audio
-from .melspectrogram import MelSettings, load_clip, melspectrogram_picture
-from .networks import FORMAT_VERSION, build_network
+from .audio import cut_windows
+from .melspectrogram import MelSettings, melspectrogram_picture
+from .model_folder import LEARNER, ONNX, WEIGHTS, ModelError, read_config
+
+BATCH = 8
+UNSURE = "unsure"
 
 
-class ModelError(ValueError):
-    """An exported model that is missing, damaged or too new; the message says what to do."""
+class Answer(dict):
+    """Probability of each genre, the most probable first, and whether to believe them.
+
+    Attributes
+    ----------
+    genre : str
+        The most probable genre, or "unsure".
+    unsure : bool
+        The sound is unlike anything the model learned from: its probabilities mean nothing.
+    strangeness : float
+        How unlike; about 1 for what it learned from.
+    """
+
+    def __init__(self, genres, probabilities, strangeness, strangest):
+        order = np.argsort(-np.asarray(probabilities), kind="stable")
+        super().__init__((genres[i], float(probabilities[i])) for i in order)
+        self.strangeness = float(strangeness)
+        self.unsure = strangest is not None and self.strangeness > strangest
+        self.genre = UNSURE if self.unsure else next(iter(self))
 
 
 class GenreClassifier:
@@ -27,35 +46,41 @@ class GenreClassifier:
 
     Attributes
     ----------
-    network : torch.nn.Module
-        Pictures [shape=(batch, 3, n_mels, columns)] -> logits [shape=(batch, n_genres)].
+    judge : callable
+        Pictures [shape=(batch, n_mels, columns), dtype=float32] between 0 and 1 -> probabilities
+        [shape=(batch, n_genres)] and strangeness [shape=(batch,)].
     genres : list of str
     settings : MelSettings
         Of the pictures that the network knows.
     config : dict
         All that the exported folder says of itself: what it learned from, and its accuracy.
+    folder : Path
 
     Examples
     --------
     >>> classifier = GenreClassifier.load("models/resnet34")    # doctest: +SKIP
     >>> classifier.predict("song.mp3")                          # doctest: +SKIP
     {'jazz': 0.91, 'blues': 0.06, ...}
+    >>> classifier.predict("noise.wav").genre                   # doctest: +SKIP
+    'unsure'
     """
 
-    def __init__(self, network, config):
-        self.network = network.eval()
-        self.config = config
+    def __init__(self, judge, config, folder):
+        self.judge, self.config, self.folder = judge, config, folder
         self.genres = list(config["genres"])
         self.settings = MelSettings(**config["mel_settings"])
 
     @classmethod
-    def load(cls, folder, *, device="cpu"):
-        """Rebuild the network of an exported folder.
+    def load(cls, model, *, backend=None, device="cpu"):
+        """Rebuild the network of an exported folder, on the disk or on the Hugging Face hub.
 
         Parameters
         ----------
-        folder : str or Path
-            Holds `config.json` and `model.safetensors`.
+        model : str or Path
+            A folder with `config.json`, and `model.safetensors` or `model.onnx`; or the name of a
+            repository on the hub, `owner/name`, which is downloaded once.
+        backend : str
+            "torch" or "onnx" (ONNX Runtime, which needs no torch); None: torch where it is there.
         device : str
             Where the network runs, as torch names it.
 
@@ -68,110 +93,191 @@ class GenreClassifier:
         ModelError
             If a file is missing or damaged, or was written by a newer melgenre.
         """
-        folder = Path(folder)
-        config = _read_config(folder)
-        weights = folder / "model.safetensors"
-        if not weights.exists():
-            raise ModelError(f"{folder.name} has no model.safetensors. Export the learner again.")
-        try:
-            body = config.get("body", "whole")  # format 1 knew no other
-            network = build_network(config["architecture"], len(config["genres"]), body)
-            network.load_state_dict(load_file(weights))
-            return cls(network.to(device), config)
-        except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
-                "learner again, or copy the whole folder again."
-            ) from error
+        folder = _find_folder(model)
+        config = read_config(folder)
+        backend = backend or ("torch" if importlib.util.find_spec("torch") else "onnx")
+        if backend == "onnx":
+            return cls(_judge_by_onnx(folder), config, folder)
+        return cls(_judge_by_torch(folder, config, device), config, folder)
+
+    def save(self, folder):
+        """Copy the model into another folder, without `learner.pkl`, which can hold code.
+
+        Parameters
+        ----------
+        folder : str or Path
+
+        Returns
+        -------
+        Path
+        """
+        ignore = shutil.ignore_patterns(LEARNER)
+        return Path(shutil.copytree(self.folder, folder, ignore=ignore, dirs_exist_ok=True))
+
+    def push_to_hub(self, name, *, private=True, token=None):
+        """Upload the model to the Hugging Face hub; `GenreClassifier.load(name)` brings it back.
+
+        Parameters
+        ----------
+        name : str
+            The repository, `owner/name`; made where it is missing.
+        private : bool
+            Of a repository that is made now.
+        token : str
+            As for `huggingface_hub`; None: what `hf auth login` has kept.
+
+        Returns
+        -------
+        huggingface_hub.CommitInfo
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(name, private=private, exist_ok=True)
+        return api.upload_folder(repo_id=name, folder_path=self.folder, ignore_patterns=[LEARNER])
 
     def predict(self, recording):
         """Genres of a whole recording, the most probable first.
 
         A recording longer than a clip is cut into windows of a clip's length, whose
-        probabilities are averaged; the last window ends where the recording ends.
+        probabilities are averaged; those of strange windows count only where all are strange.
 
         Parameters
         ----------
-        recording : str or Path
-            A file of sound; see `melgenre.audio.load_audio`.
+        recording : str, Path, bytes, binary file, or tuple of samples and their rate
+            See `melgenre.audio.cut_windows`.
 
         Returns
         -------
-        dict of str to float
-            Probability of each genre; they sum to 1.
+        Answer
+            Probability of each genre, summing to 1; `.genre` is the first, or "unsure".
 
         Raises
         ------
         melgenre.audio.AudioError
-            If the file cannot be used.
+            If the recording cannot be used.
         """
-        means = self.predict_windows(recording)[self.genres].mean()
-        return means.sort_values(ascending=False, kind="stable").to_dict()
+        _, probabilities, strangeness = self._judge_windows(recording)
+        return self.conclude(probabilities, strangeness)
 
-    def predict_windows(self, recording):
-        """Genres along a recording's time line.
+    def conclude(self, probabilities, strangeness):
+        """What the windows [shape=(n, n_genres), (n,)] of one recording say of it: an `Answer`."""
+        strangest = self.config["calibration"]["strangest"]
+        sure = strangeness <= (np.inf if strangest is None else strangest)
+        # Applause at the end makes no song unsure; a song that is half applause is.
+        counted = sure if sure.mean() > 0.5 else np.ones_like(sure)
+        return Answer(self.genres, probabilities[counted].mean(axis=0),
+                      np.median(strangeness), strangest)  # fmt: skip
+
+    def timeline(self, recording):
+        """Genres along a recording.
 
         Parameters
         ----------
-        recording : str or Path
+        recording
             As for `predict`.
 
         Returns
         -------
         pd.DataFrame
-            A row a window: `start` and `end` in seconds, and a column for each genre with its
-            probability.
+            A row a window: `start` and `end` in seconds, `p_<genre>`, and `unsure`.
         """
-        rows = [(start, end, *self._probabilities(y)) for start, end, y in self._windows(recording)]
-        return pd.DataFrame(rows, columns=["start", "end", *self.genres])
+        import pandas as pd  # ONNX Runtime alone answers without it
 
-    def _windows(self, recording):
-        """Start, end and samples of each window; one at a time, so that memory stays flat."""
-        length, window = audio_duration(recording), self.settings.duration
-        # GTZAN's clips are 30 s and a little: such a one gives the picture it would be trained on.
-        if length < window + 1:
-            yield 0.0, length, load_clip(recording, self.settings)
-            return
-        starts = np.arange(0, length - window, window)
-        for start in (*starts, length - window):
-            y = load_audio(
-                recording, sample_rate=self.settings.sample_rate, offset=start, duration=window
-            )
-            yield float(start), float(start + window), y
+        times, probabilities, strangeness = self._judge_windows(recording)
+        table = pd.DataFrame(times, columns=["start", "end"])
+        table[[f"p_{genre}" for genre in self.genres]] = probabilities
+        strangest = self.config["calibration"]["strangest"]
+        return table.assign(unsure=strangeness > (np.inf if strangest is None else strangest))
 
-    def _probabilities(self, y):
-        """Probabilities, one a genre, of samples [shape=(n,)] of one window."""
-        picture = melspectrogram_picture(y, self.settings)
-        grey = torch.from_numpy(picture).to(next(self.network.parameters()).device) / 255
-        mean, std = (
-            torch.tensor(self.config["normalisation"][name], device=grey.device).view(3, 1, 1)
-            for name in ("mean", "std")
-        )
-        with torch.inference_mode():
-            logits = self.network(((grey - mean) / std)[None])
-        return logits.softmax(dim=1)[0].tolist()
+    def pictures(self, recording):
+        """Start, end and picture [shape=(n_mels, columns), dtype=uint8] of each window."""
+        settings = self.settings
+        windows = cut_windows(recording, settings.duration, sample_rate=settings.sample_rate)
+        for start, end, y in windows:
+            yield start, end, melspectrogram_picture(y, settings)
+
+    def judge_pictures(self, pictures):
+        """Probabilities [shape=(n, n_genres)] and strangeness [shape=(n,)] of some pictures."""
+        return self.judge(np.stack(pictures).astype(np.float32) / 255)
+
+    def _judge_windows(self, recording):
+        times, judged, windows = [], [], self.pictures(recording)
+        while some := list(islice(windows, BATCH)):
+            times += [(start, end) for start, end, _ in some]
+            judged.append(self.judge_pictures([picture for _, _, picture in some]))
+        probabilities, strangeness = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+        return times, probabilities, strangeness
 
 
-def _read_config(folder):
-    """What the exported folder says of itself, checked for what is needed to rebuild it."""
-    file = folder / "config.json"
-    if not file.exists():
-        raise ModelError(
-            f"No exported model in {folder.name!r}: it has no config.json. Run notebook 04 or 05 "
-            "to train and export one, and name the folder they print."
-        )
+def _find_folder(model):
+    """The folder of a model: on the disk, or downloaded from the hub."""
+    folder = Path(model)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        return folder
     try:
-        config = json.loads(file.read_text())
-        version = config["format_version"]
-        config["architecture"], config["genres"], config["normalisation"]
-        MelSettings(**config["mel_settings"])
-    except (ValueError, KeyError, TypeError) as error:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        # Never the pickle: nothing from the network shall run code here.
+        return Path(snapshot_download(str(model), ignore_patterns=["*.pkl"]))
+    except ImportError:
+        reason = "huggingface_hub, which would fetch it, is not installed"
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = f"the hub did not give it ({type(error).__name__})"
+    raise ModelError(
+        f"{model} is no folder here, and {reason}. Check the name; notebook 04 exports a model to "
+        "models/resnet34."
+    )
+
+
+def _judge_by_torch(folder, config, device):
+    """The network as torch runs it, rebuilt and filled with the folder's weights."""
+    import safetensors
+    import torch
+    from safetensors.torch import load_file
+
+    from .networks import ArchitectureError, PictureClassifier, build_network
+
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        raise ModelError(f"{folder.name} has no model.safetensors. Export the learner again.")
+    try:
+        network = build_network(config["architecture"], len(config["genres"]), config["body"])
+        network.load_state_dict(load_file(weights))
+        network = PictureClassifier(network, **config["normalisation"]).to(device).eval()
+    except (safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError,
+            TypeError) as error:  # fmt: skip
         raise ModelError(
-            f"{folder.name}/config.json is damaged ({error}). Export the learner again."
+            f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
+            "learner again, or copy the whole folder again."
         ) from error
-    if version > FORMAT_VERSION:
+
+    def judge(pictures):
+        with torch.inference_mode():
+            judged = network(torch.from_numpy(pictures).to(device))
+        return tuple(part.cpu().numpy() for part in judged)
+
+    return judge
+
+
+def _judge_by_onnx(folder):
+    """The network as ONNX Runtime runs it."""
+    try:
+        import onnxruntime
+    except ImportError:
         raise ModelError(
-            f"{folder.name} is of format {version}, and this melgenre reads up to "
-            f"{FORMAT_VERSION}. Update melgenre."
-        )
-    return config
+            "Neither torch nor ONNX Runtime is installed: pip install onnxruntime (small), or "
+            "torch and fastai."
+        ) from None
+    file = folder / ONNX
+    if not file.exists():
+        raise ModelError(f"{folder.name} has no model.onnx. Export the learner again.")
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has exceptions of its own for every kind of damage
+        raise ModelError(
+            f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
+            "learner again, or copy the whole folder again."
+        ) from error
+    return lambda pictures: session.run(None, {"pictures": pictures})

@@ -22,7 +22,7 @@ from .audio import AudioError, encode_mp3
 from .collection import project_folder
 from .confusion_page import write_page
 from .decisions import VERDICTS, keep_decision, load_decisions
-from .evaluation import predict_tracks
+from .evaluation import confusion_counts, predict_tracks
 from .melspectrogram import MelSettings, fit_duration, load_clip, melspectrogram_picture
 
 PAGE = 8  # clips that are sent at a time
@@ -88,30 +88,6 @@ def _predictions(learn, dl):
         genre=[vocab[i] for i in targets.tolist()],
         predicted=[vocab[i] for i in probabilities.argmax(dim=1).tolist()],
     )
-
-
-def genres_of(results):
-    """Every genre of a table of results, sorted: true, called, or only a `p_<genre>`."""
-    known = {str(column)[2:] for column in results if str(column).startswith("p_")}
-    return sorted(known | set(results["genre"]) | set(results["predicted"]))
-
-
-def confusion_counts(results):
-    """Clips of each genre by what they were called.
-
-    Parameters
-    ----------
-    results : pd.DataFrame
-        With `genre` and `predicted`.
-
-    Returns
-    -------
-    pd.DataFrame [shape=(n_genres, n_genres)]
-        Rows are what a clip is, columns what it was called.
-    """
-    genres = genres_of(results)
-    counts = pd.crosstab(results["genre"], results["predicted"])
-    return counts.reindex(index=genres, columns=genres, fill_value=0)
 
 
 def plot_confusion_matrix(results, *, per_cent=False, title=None, ax=None):

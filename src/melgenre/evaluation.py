@@ -182,3 +182,27 @@ def recall_by_genre(predictions):
     """Share of each genre's tracks that were called by its name, lowest first."""
     right = predictions["genre"] == predictions["predicted"]
     return right.groupby(predictions["genre"]).mean().sort_values().rename("recall")
+
+
+def genres_of(results):
+    """Every genre of a table of results, sorted: true, called, or only a `p_<genre>`."""
+    known = {str(column)[2:] for column in results if str(column).startswith("p_")}
+    return sorted(known | set(results["genre"]) | set(results["predicted"]))
+
+
+def confusion_counts(results):
+    """Clips of each genre by what they were called.
+
+    Parameters
+    ----------
+    results : pd.DataFrame
+        With `genre` and `predicted`.
+
+    Returns
+    -------
+    pd.DataFrame [shape=(n_genres, n_genres)]
+        Rows are what a clip is, columns what it was called.
+    """
+    genres = genres_of(results)
+    counts = pd.crosstab(results["genre"], results["predicted"])
+    return counts.reindex(index=genres, columns=genres, fill_value=0)

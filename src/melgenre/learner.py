@@ -1,17 +1,14 @@
-"""The table of tracks -> DataLoaders -> a fastai Learner -> an exported folder.
+"""The table of tracks -> DataLoaders -> a fastai Learner, trained by a recipe.
 
 A few of fastai's own calls, with the choices that pictures of music need: nothing is resized,
 squeezed or flipped, since up and down is pitch and left and right is time.
 """
 
-import json
 import socket
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import torch
 from fastai.vision.all import (
@@ -28,17 +25,14 @@ from fastai.vision.all import (
     ProgressCallback,
     accuracy,
     default_split,
-    load_learner,
     set_seed,
     to_float,
     vision_learner,
 )
-from safetensors.torch import save_file
 
 from .frozen import feature_dataloaders, feature_folder
 from .melspectrogram import MelSettings, check_picture
 from .networks import (
-    FORMAT_VERSION,
     IMAGENET_MEAN,
     IMAGENET_STD,
     build_network,
@@ -282,79 +276,3 @@ def describe_training(learn, tracks):
         "device": learn.dls.device.type,
         "versions": package_versions(),
     }
-
-
-def export_learner(learn, folder, training, result, *, settings=MelSettings()):
-    """Write a trained learner to a folder, in two forms that say the same.
-
-    `learner.pkl` is for fastai's `load_learner`; `model.safetensors` and `config.json` rebuild
-    the network without unpickling anything, see `melgenre.classifier`.
-
-    Parameters
-    ----------
-    learn : fastai.learner.Learner
-    folder : str or Path
-        Made where it is missing.
-    training : dict
-        Of `describe_training`.
-    result : dict
-        Of `melgenre.evaluation.score`: the protocol, accuracy and interval it is known to have.
-    settings : MelSettings
-        Of the pictures it learned from.
-
-    Returns
-    -------
-    Path
-        The folder.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    learn.export(folder.resolve() / "learner.pkl")
-    state = {name: tensor.contiguous().cpu() for name, tensor in learn.model.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
-    config = {
-        "format_version": FORMAT_VERSION,
-        "architecture": learn.architecture,
-        "body": RECIPES[learn.recipe]["body"],
-        "genres": list(learn.dls.vocab),
-        "mel_settings": asdict(settings),
-        "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-        "training": training,
-        "result": result,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    return folder
-
-
-def load_exported(folder):
-    """Bring an exported learner back, by fastai's `load_learner`, with what it says of itself.
-
-    A pickle can run code when it is loaded: load only what you or people you trust have made.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Of `export_learner`.
-
-    Returns
-    -------
-    learn : fastai.learner.Learner
-        On the CPU.
-    config : dict
-        `genres`, `mel_settings`, `training`, `result`, …
-
-    Raises
-    ------
-    FileNotFoundError
-        If nothing was exported there; the message says how to.
-    """
-    folder = Path(folder)
-    if not (folder / "learner.pkl").exists() or not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"No exported learner in {folder.name!r}: it has no learner.pkl with a config.json. "
-            "Run notebook 04 (resnet34) or 05 (resnet50) first; on Colab, with the same Drive."
-        )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="load_learner")  # said in the docstring
-        learn = load_learner(folder / "learner.pkl")
-    return learn, json.loads((folder / "config.json").read_text())

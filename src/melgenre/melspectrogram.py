@@ -11,12 +11,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import joblib
 import librosa
 import numpy as np
-import pandas as pd
-from PIL import Image
-from tqdm.auto import tqdm
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
 from .files import replacing
@@ -179,6 +175,8 @@ def check_picture(path, settings=MelSettings()):
     The settings saved beside its genre's folder must be the same, where there are some. Of the
     picture only the header is read: 8-bit grey, `n_mels` high, `columns` wide.
     """
+    from PIL import Image
+
     path = Path(path)
     saved = load_settings(path.parent.parent)
     if saved is not None:
@@ -221,6 +219,11 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     PictureError
         If the folder holds pictures of other settings, or no track could be read.
     """
+    # Here alone: a model answers where only ONNX Runtime and librosa are installed.
+    import joblib
+    import pandas as pd
+    from tqdm.auto import tqdm
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     earlier = load_settings(folder)
@@ -265,6 +268,8 @@ def _out_of_date(picture, path):
 
 def _draw(path, target, settings):
     """Write one picture; returns None, or the sentence that says why there is none."""
+    from PIL import Image
+
     if path is None:
         return f"{target.stem}: neither a picture nor sound."
     try:

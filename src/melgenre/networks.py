@@ -21,8 +21,6 @@ from fastai.vision.learner import (
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-# Of the exported folder: the learner writes it, the classifier reads up to it.
-FORMAT_VERSION = 2
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -110,6 +108,55 @@ class TextureBody(nn.Module):
         square = adaptive_avg_pool2d(maps**2, (self.zones, 1))
         spread = (square - mean**2).clamp(min=1e-6).sqrt()
         return torch.cat([mean, spread], dim=1).flatten(1)
+
+
+def judge_features(head, features):
+    """What a fastai head makes of the body's features, and how strange these are to it.
+
+    Parameters
+    ----------
+    head : torch.nn.Sequential
+        In evaluation mode. Its first batch norm remembers the features that it learned from.
+    features : torch.Tensor [shape=(batch, ...)]
+
+    Returns
+    -------
+    logits : torch.Tensor [shape=(batch, n_genres)]
+    strangeness : torch.Tensor [shape=(batch,)]
+        Root mean square of the standardised features: about 1 for what it learned from.
+    """
+    strangeness, x = None, features
+    for layer in head:
+        if strangeness is None and isinstance(layer, nn.BatchNorm1d):
+            standard = (x - layer.running_mean) / (layer.running_var + layer.eps).sqrt()
+            strangeness = standard.square().mean(dim=1).sqrt()
+        x = layer(x)
+    return x, strangeness
+
+
+class PictureClassifier(nn.Module):
+    """A network as it is used: grey pictures in, probabilities and strangeness out.
+
+    Parameters
+    ----------
+    network : torch.nn.Sequential
+        Of `build_network`: a body and a head.
+    mean, std : sequence of float
+        Of the three channels, which all are the picture.
+    """
+
+    def __init__(self, network, mean, std):
+        super().__init__()
+        self.body, self.head = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, pictures):
+        """Pictures [shape=(batch, n_mels, columns)] between 0 and 1 -> (batch, n), (batch,)."""
+        logits, strangeness = judge_features(
+            self.head, self.body((pictures[:, None] - self.mean) / self.std)
+        )
+        return logits.softmax(dim=1), strangeness
 
 
 def build_network(name, n_genres, body="whole", *, pretrained=False):

@@ -1,0 +1,142 @@
+"""The commands `melgenre predict`, `extract` and `train`.
+
+Exit codes: 0, all went well; 1, nothing could be done, and a sentence says why; 2, the command was
+misspelt; 3, some of the recordings could not be used.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Music genres from pictures of music.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+SOME_FAILED = 3
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+@app.command()
+def predict(
+    recordings: Annotated[list[Path], typer.Argument(help="Songs, or folders of songs.")],
+    model: Annotated[
+        str, typer.Option(help="A folder that was exported, or owner/name on the hub.")
+    ] = "models/resnet34",
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Write a CSV as well; a run that was broken off goes on with it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a song.")] = False,
+    quiet: Quiet = False,
+):
+    """Name the genre of songs.
+
+    Prints a line a song: genre, probability, file. A genre "unsure" means that the recording is
+    unlike anything the model learned from. Ends with 3 if some recordings could not be used.
+    """
+    from .classifier import UNSURE, GenreClassifier
+    from .songs import classify_folder, find_songs
+
+    with _sentences():
+        songs = [
+            song for one in recordings for song in (find_songs(one) if one.is_dir() else [one])
+        ]
+        classifier = GenreClassifier.load(model)
+        table = classify_folder(classifier, songs, csv, progress=not quiet and sys.stderr.isatty())
+    broken = table["error"] != ""
+    for row in table[~broken].to_dict("records"):
+        chances = {genre: row[f"p_{genre}"] for genre in classifier.genres}
+        if as_json:
+            line = {"song": row["song"], "genre": row["genre"], "probabilities": chances}
+            print(json.dumps(line, ensure_ascii=False))
+        else:
+            chance = "" if row["genre"] == UNSURE else f"{max(chances.values()):.0%}"
+            print(f"{row['genre']:12} {chance:>5}  {row['song']}")
+    for row in table[broken].to_dict("records"):
+        typer.echo(row["error"], err=True)
+    if broken.all():
+        raise typer.Exit(1)
+    if broken.any():
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def extract(
+    folder: Annotated[Path, typer.Argument(help="Music in <genre>/<song>.mp3.")],
+    pictures: Annotated[Path, typer.Argument(help="Where the mel-spectrograms go.")],
+    quiet: Quiet = False,
+):
+    """Turn a folder of music into mel-spectrograms, one PNG a song; what is there is kept."""
+    from .collection import find_tracks
+    from .melspectrogram import extract_melspectrograms
+
+    with _sentences():
+        tracks = find_tracks(folder)
+        made = extract_melspectrograms(tracks.assign(picture=None), pictures, progress=not quiet)
+    print(f"{len(made)} of {len(tracks)} songs have a picture in {pictures}.")
+    if len(made) < len(tracks):
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(help="Music in <genre>/<song>.mp3, or GTZAN.")],
+    out: Annotated[Path, typer.Option(help="Where the model goes.")] = Path("models/mine"),
+    architecture: Annotated[str, typer.Option(help="As torchvision names it.")] = "resnet34",
+    recipe: Annotated[
+        str, typer.Option(help="texture, first-project, fine-tune or quick.")
+    ] = "texture",
+    seed: Annotated[int, typer.Option(help="Of the head and the split.")] = 0,
+    quiet: Quiet = False,
+):
+    """Train a network on a folder of genres, judge it honestly, and export it.
+
+    Artists are kept apart where a tracks.csv in the folder knows them.
+    """
+    from .collection import load_collection, project_folder
+    from .evaluation import describe_score, held_out, predict_tracks, score
+    from .export import export_learner
+    from .learner import RECIPES, describe_training, fit, genre_learner, picture_dataloaders
+    from .melspectrogram import extract_melspectrograms
+    from .splits import PROTOCOLS, protocols_for
+
+    with _sentences():
+        if recipe not in RECIPES:
+            raise ValueError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
+        tracks = load_collection(folder, progress=not quiet)
+        pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
+        tracks = extract_melspectrograms(tracks, pictures, progress=not quiet)
+        protocol = protocols_for(tracks)[-1]
+        split = PROTOCOLS[protocol](tracks)
+        learn = genre_learner(picture_dataloaders(split), architecture, recipe, seed=seed)
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        predictions = predict_tracks(learn, held_out(split))
+        result = score(predictions, protocol, split=split)
+        export_learner(learn, out, describe_training(learn, split), result, predictions)
+    print(describe_score(result))
+    print(f"Exported to {out}: melgenre predict --model {out} SONG")
+
+
+class _sentences:
+    """Turns the errors that have a sentence into that sentence and exit code 1."""
+
+    def __enter__(self):
+        import warnings
+
+        # What torch and fastai have to say to their own developers.
+        warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
+
+    def __exit__(self, kind, error, _):
+        if isinstance(error, (ValueError, OSError)):
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,60 @@
+"""The folder that is a model: what lies in it, and what is checked before anything is rebuilt.
+
+It ties `export`, which writes it, to `classifier`, which reads it; neither imports the other.
+"""
+
+import json
+from pathlib import Path
+
+from .melspectrogram import MelSettings
+
+FORMAT_VERSION = 3
+LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
+CONFIG, CARD = "config.json", "README.md"
+
+
+class ModelError(ValueError):
+    """An exported model that is missing, damaged or too new; the message says what to do."""
+
+
+def read_config(folder):
+    """What a model's folder says of itself, checked for what is needed to rebuild it.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    dict
+        `architecture`, `body`, `genres`, `mel_settings`, `normalisation`, `calibration`,
+        `training`, `result`.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, damaged, or was written by a newer melgenre.
+    """
+    folder = Path(folder)
+    file = folder / CONFIG
+    if not file.exists():
+        raise ModelError(
+            f"No exported model in {folder.name!r}: it has no config.json. Run notebook 04 or 05 "
+            "to train and export one, and name the folder they print."
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        version = config["format_version"]
+        config["architecture"], config["genres"], config["normalisation"]
+        MelSettings(**config["mel_settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder.name}/config.json is damaged ({error}). Export the learner again."
+        ) from error
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{folder.name} is of format {version}, and this melgenre reads up to "
+            f"{FORMAT_VERSION}. Update melgenre."
+        )
+    # Format 1 knew no other body, and formats 1 and 2 no calibration.
+    return {"body": "whole", "calibration": {"temperature": 1.0, "strangest": None}, **config}

@@ -1,0 +1,143 @@
+"""A folder of songs, and the shell's commands."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from melgenre.classifier import GenreClassifier
+from melgenre.songs import classify_folder, find_songs
+
+
+@pytest.fixture(scope="module")
+def classifier(exported):
+    return GenreClassifier.load(exported)
+
+
+@pytest.fixture
+def songs(tmp_path, write_song):
+    """A folder as people have it: formats, odd names, broken files, a link in a circle."""
+    folder = tmp_path / "my songs"
+    write_song(folder / "a.wav", seconds=31)
+    write_song(folder / "deep" / "er" / "Ж 'quoted', \"twice\".flac", seconds=70)
+    write_song(folder / "deep" / "line\nbreak.ogg", seconds=3)
+    (folder / "broken.mp3").write_text("no song" * 99)
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "notes.txt").write_text("no sound either")
+    write_song(folder / ".hidden.wav")
+    (folder / "deep" / "circle").symlink_to(folder)
+    return folder
+
+
+def test_every_song_is_answered_and_broken_ones_are_told(classifier, songs):
+    table = classify_folder(classifier, songs, progress=False).set_index("song")
+    assert set(table.index) == {
+        "a.wav", "broken.mp3", "empty.wav", "deep/line\nbreak.ogg",
+        "deep/er/Ж 'quoted', \"twice\".flac",
+    }  # fmt: skip
+    assert "broken.mp3: not readable" in table.loc["broken.mp3", "error"]
+    assert "empty.wav: empty" in table.loc["empty.wav", "error"]
+    good = table[table["error"] == ""]
+    for name, row in good.iterrows():
+        answer = classifier.predict(songs / name)
+        assert row["genre"] == answer.genre
+        for genre, probability in answer.items():
+            assert row[f"p_{genre}"] == pytest.approx(probability, abs=1e-3)
+    assert str(songs) not in table.to_csv()
+
+
+def test_a_run_goes_on_where_it_stopped(classifier, songs, tmp_path, monkeypatch, write_song):
+    file = tmp_path / "genres.csv"
+    first = classify_folder(classifier, songs, file, progress=False)
+    kept = pd.read_csv(file, dtype={"modified": str}).fillna({"genre": "", "error": ""})
+    pd.testing.assert_frame_equal(first, kept, check_dtype=False)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]) + lines[-1][:20])  # killed within a line
+    asked = []
+    ask = classifier.pictures
+    monkeypatch.setattr(
+        classifier, "pictures", lambda song: (asked.append(song.name), ask(song))[1]
+    )
+    write_song(songs / "a.wav", seconds=40)  # changed since
+    again = classify_folder(classifier, songs, file, progress=False)
+    assert "a.wav" in asked
+    assert len(asked) == 2
+    assert again["song"].tolist() == first["song"].tolist()
+    assert classify_folder(classifier, songs, file, progress=False).equals(again)
+    assert len(asked) == 2
+
+
+def test_a_csv_of_another_kind_is_not_touched(classifier, songs, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="mine.csv is no table of this model's answers"):
+        classify_folder(classifier, songs, file, progress=False)
+    assert file.read_text() == "a,b\n1,2\n"
+
+
+def test_a_folder_without_sound_gets_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No sound in"):
+        find_songs(tmp_path)
+
+
+class TestShell:
+    def run(self, *arguments, cwd=None):
+        command = [sys.executable, "-m", "melgenre.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+    def test_predict_prints_a_line_a_song_and_tells_what_failed(self, exported, songs, classifier):
+        ran = self.run("predict", songs, "--model", exported, "--json")
+        assert ran.returncode == 3
+        lines = [json.loads(line) for line in ran.stdout.splitlines()]
+        assert len(lines) == 3
+        for line in lines:
+            assert line["genre"] == classifier.predict(line["song"]).genre
+            assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-2)
+        assert "broken.mp3: not readable" in ran.stderr
+        assert "Traceback" not in ran.stderr
+
+    def test_predict_is_0_when_all_went_well_and_1_when_nothing_did(self, exported, songs):
+        good = self.run("predict", songs / "a.wav", "--model", exported)
+        assert (good.returncode, good.stderr) == (0, "")
+        assert good.stdout.endswith("a.wav\n")
+        bad = self.run("predict", songs / "broken.mp3", "--model", exported)
+        assert (bad.returncode, bad.stdout) == (1, "")
+
+    def test_mistakes_get_a_sentence(self, exported, songs, tmp_path):
+        for arguments, sentence in [
+            (("predict", songs / "a.wav", "--model", tmp_path / "none"), "No exported model in"),
+            (("predict", exported, "--model", exported), "No sound in"),
+            (("train", songs, "--recipe", "great"), "No recipe 'great'. Choose one of texture"),
+            (("extract", tmp_path / "none", tmp_path / "pictures"), "none"),
+        ]:
+            ran = self.run(*arguments, cwd=tmp_path)
+            assert ran.returncode == 1, arguments
+            assert sentence in ran.stderr
+            assert "Traceback" not in ran.stderr
+        assert self.run("predict").returncode == 2
+        for command in ("predict", "extract", "train"):
+            assert command in self.run("--help").stdout
+            assert self.run(command, "--help").returncode == 0
+
+    def test_extract_and_train_make_a_model_that_predicts(self, tmp_path):
+        for genre, pitch in (("low", 110), ("high", 1760)):
+            for number in range(6):
+                file = tmp_path / "music" / genre / f"{number}.wav"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                t = np.arange(5 * 22050) / 22050
+                y = 0.3 * np.sin(2 * np.pi * (pitch + 7 * number) * t)
+                soundfile.write(file, y * (1 + np.sin(2 * np.pi * (2 + number) * t)) / 2, 22050)
+        made = self.run("extract", "music", "pictures", "-q", cwd=tmp_path)
+        assert made.stdout == "12 of 12 songs have a picture in pictures.\n"
+        assert len(list((tmp_path / "pictures").rglob("*.png"))) == 12
+        trained = self.run("train", "music", "--recipe", "quick", "--architecture", "resnet18",
+                           "--out", "mine", "-q", cwd=tmp_path)  # fmt: skip
+        assert trained.returncode == 0, trained.stderr
+        assert "Exported to mine" in trained.stdout
+        asked = self.run("predict", "music", "--model", "mine", "--csv", "g.csv", cwd=tmp_path)
+        assert asked.returncode == 0, asked.stderr
+        assert len(pd.read_csv(tmp_path / "g.csv")) == 12
