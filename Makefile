@@ -6,7 +6,7 @@ COLLECTION ?= auto
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab results notebooks address clean
+.PHONY: help run test lint lab app results notebooks address clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -27,6 +27,10 @@ lint: $(VENV)/.test
 
 lab: $(VENV)/.run  ## open JupyterLab in this environment
 	$(BIN)/jupyter lab notebooks
+
+app: $(VENV)/.run  ## show the web page that names the genre of a recording (after make run)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .[app] -c constraints.txt
+	$(BIN)/melgenre app
 
 results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
 	$(BIN)/python scripts/make_results.py
@@ -53,4 +57,6 @@ $(VENV)/.run: requirements.txt constraints.txt pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[test] -c constraints.txt
+	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
+	  echo 'No Chromium, and none can be fetched: the tests that want a browser will be skipped.'
 	@touch $@

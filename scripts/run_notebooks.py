@@ -44,13 +44,14 @@ def main():
         for earlier in RUNS.glob("results/*"):
             earlier.unlink()
 
+    known = count_lines(results_file(options.in_place))
     files = [NOTEBOOKS / name for name in options.notebooks] or sorted(NOTEBOOKS.glob("*.ipynb"))
     started = time.time()
     for number, file in enumerate(files, start=1):
         print(f"[{number}/{len(files)}] {file.stem} ...", end=" ", flush=True)
         seconds = run(file, given, in_place=options.in_place)
         print(f"done in {seconds:.0f} s", flush=True)
-    report(time.time() - started, synthetic, in_place=options.in_place)
+    report(time.time() - started, synthetic, known, in_place=options.in_place)
 
 
 def run(file, given, *, in_place):
@@ -86,14 +87,23 @@ def strip_run_details(file):
     nbformat.write(notebook, file)
 
 
-def report(seconds, synthetic, *, in_place):
-    """Name what was made, and the accuracy of each exported learner."""
+def results_file(in_place):
+    """Where the notebooks write their figures down."""
+    return (ROOT if in_place else RUNS) / "results" / "results.jsonl"
+
+
+def count_lines(file):
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def report(seconds, synthetic, known, *, in_place):
+    """Name what was made, and the accuracies that are new: those after the first `known` lines."""
     print(f"\nAll notebooks ran in {seconds / 60:.1f} minutes.")
     print(f"Executed notebooks: {'notebooks' if in_place else 'runs'}/")
     exported = ", ".join(sorted(file.parent.name for file in MODELS.glob("*/config.json")))
     print(f"Exported learners:  {MODELS.relative_to(ROOT)}/ ({exported or 'none yet'})")
-    log = (ROOT if in_place else RUNS) / "results" / "results.jsonl"
-    for line in log.read_text().splitlines() if log.exists() else []:
+    file = results_file(in_place)
+    for line in file.read_text().splitlines()[known:] if file.exists() else []:
         run = json.loads(line)
         print(f"Accuracy of {run['architecture']}, {run['recipe']}: {describe_score(run)}")
     if synthetic:

@@ -157,7 +157,7 @@ class GenreClassifier:
         melgenre.audio.AudioError
             If the recording cannot be used.
         """
-        _, probabilities, strangeness = self._judge_windows(recording)
+        _, _, probabilities, strangeness = self.judge_windows(self.pictures(recording))
         return self.conclude(probabilities, strangeness)
 
     def conclude(self, probabilities, strangeness):
@@ -182,9 +182,31 @@ class GenreClassifier:
         pd.DataFrame
             A row a window: `start` and `end` in seconds, `p_<genre>`, and `unsure`.
         """
+        times, _, probabilities, strangeness = self.judge_windows(self.pictures(recording))
+        return self.tabulate(times, probabilities, strangeness)
+
+    def plot_timeline(self, recording):
+        """The time line as a picture: genres as bands under the mel-spectrogram.
+
+        Parameters
+        ----------
+        recording
+            As for `predict`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from .timeline import plot_timeline
+
+        times, pictures, probabilities, strangeness = self.judge_windows(self.pictures(recording))
+        table = self.tabulate(times, probabilities, strangeness)
+        return plot_timeline(table, pictures).figure
+
+    def tabulate(self, times, probabilities, strangeness):
+        """What `judge_windows` says, as the table of `timeline`."""
         import pandas as pd  # ONNX Runtime alone answers without it
 
-        times, probabilities, strangeness = self._judge_windows(recording)
         table = pd.DataFrame(times, columns=["start", "end"])
         table[[f"p_{genre}" for genre in self.genres]] = probabilities
         strangest = self.config["calibration"]["strangest"]
@@ -201,13 +223,27 @@ class GenreClassifier:
         """Probabilities [shape=(n, n_genres)] and strangeness [shape=(n,)] of some pictures."""
         return self.judge(np.stack(pictures).astype(np.float32) / 255)
 
-    def _judge_windows(self, recording):
-        times, judged, windows = [], [], self.pictures(recording)
+    def judge_windows(self, windows):
+        """Judge the windows of `pictures`, some at a time.
+
+        Parameters
+        ----------
+        windows : iterable of (float, float, np.ndarray)
+
+        Returns
+        -------
+        times : list of (float, float)
+        pictures : list of np.ndarray [shape=(n_mels, columns), dtype=uint8]
+        probabilities : np.ndarray [shape=(n, n_genres)]
+        strangeness : np.ndarray [shape=(n,)]
+        """
+        times, pictures, judged, windows = [], [], [], iter(windows)
         while some := list(islice(windows, BATCH)):
             times += [(start, end) for start, end, _ in some]
-            judged.append(self.judge_pictures([picture for _, _, picture in some]))
+            pictures += [picture for _, _, picture in some]
+            judged.append(self.judge_pictures(pictures[-len(some) :]))
         probabilities, strangeness = (np.concatenate(parts) for parts in zip(*judged, strict=True))
-        return times, probabilities, strangeness
+        return times, pictures, probabilities, strangeness
 
 
 def _find_folder(model):

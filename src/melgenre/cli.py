@@ -1,4 +1,4 @@
-"""The commands `melgenre predict`, `extract` and `train`.
+"""The commands `melgenre predict`, `extract`, `train` and `app`.
 
 Exit codes: 0, all went well; 1, nothing could be done, and a sentence says why; 2, the command was
 misspelt; 3, some of the recordings could not be used.
@@ -123,6 +123,21 @@ def train(
     print(f"Exported to {out}: melgenre predict --model {out} SONG")
 
 
+@app.command("app")
+def page(
+    model: Annotated[str, typer.Option(help="As for predict.")] = "models/resnet34",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 shows the page to the whole network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
+):
+    """Show a web page that names the genre of a recording (needs melgenre[app])."""
+    from .app import serve
+
+    with _sentences():
+        serve(model, host=host, port=port)
+
+
 class _sentences:
     """Turns the errors that have a sentence into that sentence and exit code 1."""
 
@@ -133,7 +148,7 @@ class _sentences:
         warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
 
     def __exit__(self, kind, error, _):
-        if isinstance(error, (ValueError, OSError)):
+        if isinstance(error, (ValueError, OSError, ImportError)):
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
 

@@ -1,51 +1,51 @@
 """Genres along a song, as a picture that is read at a glance."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
-UNSURE_COLOUR = "0.85"
 
-
-def plot_timeline(classifier, recording, *, timeline=None, figsize=(9, 4)):
-    """The genres of a recording as bands along it, under its mel-spectrogram.
-
-    Windows that the model is unsure of are grey.
+def plot_timeline(timeline, pictures=None, ax=None):
+    """The genres of a recording as stacked bands along it, under its mel-spectrogram.
 
     Parameters
     ----------
-    classifier : melgenre.classifier.GenreClassifier
-    recording
-        As for `GenreClassifier.predict`.
     timeline : pd.DataFrame
-        Of `GenreClassifier.timeline`, where that has been asked for already.
-    figsize : tuple of float
-        In inches.
+        As of `GenreClassifier.timeline`. Its unsure windows are left grey.
+    pictures : sequence of np.ndarray [shape=(n_mels, columns), dtype=uint8]
+        Of its windows; None: the bands alone.
+    ax : matplotlib.axes.Axes
+        Where the bands are drawn, without the pictures; None: in a figure of their own.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
+        Of the bands.
     """
-    windows = list(classifier.pictures(recording))
-    timeline = classifier.timeline(recording) if timeline is None else timeline
-    figure, (above, below) = plt.subplots(
-        2, figsize=figsize, sharex=True, layout="constrained", height_ratios=(1, 1.4)
-    )
-    for start, end, picture in windows:
-        above.imshow(picture, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
-    above.set(yticks=[], ylabel="mel bands")
-    edges = [*timeline["start"], timeline["end"].iloc[-1]]
-    bottom = np.zeros(len(timeline))
-    colours = plt.get_cmap("tab20" if len(classifier.genres) > 10 else "tab10").colors
-    for number, genre in enumerate(classifier.genres):
-        chance = timeline[f"p_{genre}"].where(~timeline["unsure"], 0).to_numpy()
-        colour = colours[number % len(colours)]
-        label = genre.lstrip("_").replace("$", r"\$")  # neither hidden nor a formula
-        below.stairs(bottom + chance, edges, baseline=bottom, fill=True, color=colour, label=label)
-        bottom += chance
-    if timeline["unsure"].any():
-        below.stairs(1.0 * timeline["unsure"], edges, baseline=bottom * ~timeline["unsure"],
-                     fill=True, color=UNSURE_COLOUR, label="unsure")  # fmt: skip
-    below.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), xlabel="seconds", ylabel="probability")
-    handles, labels = below.get_legend_handles_labels()
-    below.legend(handles[::-1], labels[::-1], bbox_to_anchor=(1, 1), loc="upper left", fontsize=8)
-    return figure
+    # The last window may begin before the one before has ended.
+    edges = np.append(timeline["start"], timeline["end"].iloc[-1])
+    if len(edges) > 2:
+        edges[-2] = timeline["end"].iloc[-2]
+    if ax is None:
+        figure = Figure(figsize=(10, 4))  # not pyplot's: a server draws in several threads
+        figure.subplots_adjust(0.07, 0.13, 0.85, 0.97, hspace=0.08)
+        above, ax = figure.subplots(2, sharex=True, height_ratios=(1, 1.3))
+        windows = zip(timeline["start"], timeline["end"], pictures or [], strict=False)
+        for start, end, picture in windows:
+            above.imshow(picture, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
+        above.set(yticks=[], ylabel="low to high")
+    bottom, sure = np.zeros(len(timeline)), ~timeline["unsure"].to_numpy()
+    names = [column for column in timeline if column.startswith("p_")]
+    colours = colormaps["tab20" if len(names) > 10 else "tab10"].colors
+    for number, name in enumerate(names):
+        top = bottom + np.where(sure, timeline[name], 0)
+        ax.stairs(top, edges, baseline=bottom, fill=True, color=colours[number % len(colours)],
+                  label=name[2:].lstrip("_").replace("$", r"\$"))  # fmt: skip
+        bottom = top
+    if not sure.all():
+        ax.stairs(np.ones(len(sure)), edges, baseline=sure * 1.0, fill=True, color="0.85",
+                  label="unsure")  # fmt: skip
+    ax.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), xlabel="seconds", ylabel="probability")
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], labels[::-1], bbox_to_anchor=(1, 1), loc="upper left", fontsize=8)
+    return ax
