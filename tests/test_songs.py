@@ -66,6 +66,7 @@ def test_a_run_goes_on_where_it_stopped(classifier, songs, tmp_path, monkeypatch
     again = classify_folder(classifier, songs, file, progress=False)
     assert "a.wav" in asked
     assert len(asked) == 2
+    assert sorted(pd.read_csv(file)["song"]) == sorted(first["song"])  # once each
     assert again["song"].tolist() == first["song"].tolist()
     assert classify_folder(classifier, songs, file, progress=False).equals(again)
     assert len(asked) == 2

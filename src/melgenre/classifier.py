@@ -195,13 +195,16 @@ class GenreClassifier:
 
         Returns
         -------
-        matplotlib.figure.Figure
+        matplotlib.axes.Axes
+            Of the bands; a notebook shows the figure by itself.
         """
+        import matplotlib.pyplot as plt
+
         from .timeline import plot_timeline
 
         times, pictures, probabilities, strangeness = self.judge_windows(self.pictures(recording))
         table = self.tabulate(times, probabilities, strangeness)
-        return plot_timeline(table, pictures).figure
+        return plot_timeline(table, pictures, plt.figure(figsize=(10, 4)))
 
     def tabulate(self, times, probabilities, strangeness):
         """What `judge_windows` says, as the table of `timeline`."""

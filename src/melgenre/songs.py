@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from .audio import AUDIO_SUFFIXES, AudioError
 from .classifier import BATCH
+from .files import replacing
 
 WORKERS = os.cpu_count() or 1
 
@@ -90,16 +91,19 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
         for name, song in zip(names, songs, strict=True)
         if known.get(name, {}).get("modified") != _modified(song)
     ]
+    known = {name: row for name, row in known.items() if name not in dict(todo)}
     rows = _ask(classifier, todo)
     bar = tqdm(rows, total=len(todo), desc="songs", unit=" songs", disable=not progress)
     if file is None:
         known.update((row["song"], row) for row in bar)
     else:
-        is_new = not Path(file).exists()
+        # Written anew first: a run that was killed may have left half a line at the end.
+        with replacing(file) as whole, whole.open("w", newline="", encoding="utf-8") as opened:
+            table = csv.DictWriter(opened, columns)
+            table.writeheader()
+            table.writerows(known.values())
         with Path(file).open("a", newline="", encoding="utf-8") as opened:
             table = csv.DictWriter(opened, columns)
-            if is_new:
-                table.writeheader()
             for row in bar:
                 table.writerow(row)
                 opened.flush()
@@ -120,8 +124,7 @@ def _known(file, columns):
             raise ValueError(
                 f"{Path(file).name} is no table of this model's answers. Name another file."
             )
-        # A run that was killed may have left half a line.
-        return {row["song"]: row for row in table if row["modified"]}
+        return {row["song"]: row for row in table if row["modified"]}  # but half a line
 
 
 def _modified(song):

@@ -5,7 +5,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 
-def plot_timeline(timeline, pictures=None, ax=None):
+def plot_timeline(timeline, pictures=(), figure=None):
     """The genres of a recording as stacked bands along it, under its mel-spectrogram.
 
     Parameters
@@ -13,9 +13,9 @@ def plot_timeline(timeline, pictures=None, ax=None):
     timeline : pd.DataFrame
         As of `GenreClassifier.timeline`. Its unsure windows are left grey.
     pictures : sequence of np.ndarray [shape=(n_mels, columns), dtype=uint8]
-        Of its windows; None: the bands alone.
-    ax : matplotlib.axes.Axes
-        Where the bands are drawn, without the pictures; None: in a figure of their own.
+        Of its windows.
+    figure : matplotlib.figure.Figure
+        An empty one; None: one that pyplot knows nothing of, as the threads of a server need.
 
     Returns
     -------
@@ -26,14 +26,12 @@ def plot_timeline(timeline, pictures=None, ax=None):
     edges = np.append(timeline["start"], timeline["end"].iloc[-1])
     if len(edges) > 2:
         edges[-2] = timeline["end"].iloc[-2]
-    if ax is None:
-        figure = Figure(figsize=(10, 4))  # not pyplot's: a server draws in several threads
-        figure.subplots_adjust(0.07, 0.13, 0.85, 0.97, hspace=0.08)
-        above, ax = figure.subplots(2, sharex=True, height_ratios=(1, 1.3))
-        windows = zip(timeline["start"], timeline["end"], pictures or [], strict=False)
-        for start, end, picture in windows:
-            above.imshow(picture, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
-        above.set(yticks=[], ylabel="low to high")
+    figure = figure or Figure(figsize=(10, 4))
+    figure.subplots_adjust(0.07, 0.13, 0.85, 0.97, hspace=0.08)
+    above, ax = figure.subplots(2, sharex=True, height_ratios=(1, 1.3))
+    for start, end, picture in zip(timeline["start"], timeline["end"], pictures, strict=False):
+        above.imshow(picture, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
+    above.set(yticks=[], ylabel="low to high")
     bottom, sure = np.zeros(len(timeline)), ~timeline["unsure"].to_numpy()
     names = [column for column in timeline if column.startswith("p_")]
     colours = colormaps["tab20" if len(names) > 10 else "tab10"].colors
