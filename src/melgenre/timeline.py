@@ -41,8 +41,8 @@ def plot_timeline(timeline, pictures=(), figure=None):
                   label=name[2:].lstrip("_").replace("$", r"\$"))  # fmt: skip
         bottom = top
     if not sure.all():
-        ax.stairs(np.ones(len(sure)), edges, baseline=sure * 1.0, fill=True, color="0.85",
-                  label="unsure")  # fmt: skip
+        ax.stairs(np.ones(len(sure)), edges, baseline=sure * 1.0, fill=True, facecolor="0.95",
+                  edgecolor="0.6", hatch="///", label="unsure")  # fmt: skip
     ax.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), xlabel="seconds", ylabel="probability")
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles[::-1], labels[::-1], bbox_to_anchor=(1, 1), loc="upper left", fontsize=8)
