@@ -4,6 +4,7 @@ The descriptors are those of the first project: tempo and number of beats, the m
 frames of six of librosa's features, and the means of twenty MFCCs.
 """
 
+import itertools
 import os
 from pathlib import Path
 
@@ -76,9 +77,14 @@ def extract_descriptors(tracks, *, progress=True):
         If there is no sound, or none of it can be read.
     """
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
+    paths = [os.path.abspath(path) for path in tracks["path"]]
+    # The first clip alone: librosa's compiled functions are then in numba's cache. Processes that
+    # write into it side by side can leave it broken, and every later one crashes.
+    first = [_describe(path) for path in paths[:1]]
     # A process for every core takes some seconds to start and import librosa: not for one clip.
-    workers = joblib.Parallel(n_jobs=min(len(tracks), os.cpu_count()) or 1, return_as="generator")
-    jobs = workers(joblib.delayed(_describe)(os.path.abspath(path)) for path in tracks["path"])
+    n_jobs = max(1, min(len(paths) - 1, os.cpu_count()))
+    workers = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
+    jobs = itertools.chain(first, workers(joblib.delayed(_describe)(path) for path in paths[1:]))
     described = list(
         tqdm(jobs, total=len(tracks), desc="descriptors", unit=" clips", disable=not progress)
     )
