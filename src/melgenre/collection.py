@@ -16,6 +16,7 @@ import pandas as pd
 
 from .audio import AUDIO_SUFFIXES
 from .download import download, is_archive, unpack
+from .files import walk
 from .melspectrogram import PictureError, check_picture
 from .synthetic import make_synthetic_collection
 
@@ -283,12 +284,4 @@ def _first_free(genre, track, taken):
 
 def _genre_folders(folder):
     """Pairs of a folder below `folder` and the sorted names of its files; links are followed."""
-    seen = set()
-    for root, below, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(root) in seen:  # a link to a folder above would go round for ever
-            below.clear()
-            continue
-        seen.add(os.path.realpath(root))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        if Path(root) != folder:
-            yield Path(root), sorted(name for name in names if not name.startswith("."))
+    return ((root, names) for root, names in walk(folder) if root != folder)

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .audio import AUDIO_SUFFIXES, AudioError
 from .classifier import BATCH
-from .files import replacing
+from .files import replacing, walk
 
 WORKERS = os.cpu_count() or 1
 
@@ -33,21 +33,15 @@ def find_songs(folder):
     FileNotFoundError
         If there is no such folder, or no sound in it.
     """
-    folder, seen, songs = Path(folder), set(), []
-    for root, below, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(root) in seen:
-            below.clear()
-            continue
-        seen.add(os.path.realpath(root))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        songs += [
-            Path(root, name)
-            for name in sorted(names)
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")
-        ]
+    songs = [
+        root / name
+        for root, names in walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in AUDIO_SUFFIXES
+    ]
     if not songs:
         raise FileNotFoundError(
-            f"No sound in {folder.name!r}. It should hold files such as song.mp3 or song.wav."
+            f"No sound in {Path(folder).name!r}. It should hold files such as song.mp3 or song.wav."
         )
     return songs
 
