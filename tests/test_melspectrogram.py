@@ -13,7 +13,6 @@ from PIL import Image
 from melgenre.audio import SAMPLE_RATE, load_audio
 from melgenre.collection import find_tracks
 from melgenre.melspectrogram import (
-    FEW,
     MelSettings,
     PictureError,
     check_picture,
@@ -131,16 +130,6 @@ def test_only_what_is_missing_or_out_of_date_is_made(small, tmp_path):
     made_anew = [picture.stat().st_mtime != 2e9 for picture in pictures]
     assert made_anew == [True, True, False]
     assert not [file for file in folder.rglob(".*") if file.is_file()], "no half file is left"
-
-
-def test_workers_started_in_another_folder_find_the_files(tmp_path, write_song, monkeypatch):
-    for name in ("one", "two"):
-        here = tmp_path / name
-        for number in range(FEW + 1):
-            write_song(here / "music" / "jazz" / f"{number}.wav", seconds=1)
-        monkeypatch.chdir(here)
-        tracks = extract_melspectrograms(find_tracks("music"), "pictures", progress=False)
-        assert len(tracks) == len(list((here / "pictures").rglob("*.png"))) == FEW + 1
 
 
 def test_pictures_made_earlier_are_kept(small, tmp_path):

@@ -37,7 +37,7 @@ class Answer(dict):
         order = np.argsort(-np.asarray(probabilities), kind="stable")
         super().__init__((genres[i], float(probabilities[i])) for i in order)
         self.strangeness = float(strangeness)
-        self.unsure = strangest is not None and self.strangeness > strangest
+        self.unsure = self.strangeness > strangest
         self.genre = UNSURE if self.unsure else next(iter(self))
 
 
@@ -55,6 +55,8 @@ class GenreClassifier:
     config : dict
         All that the exported folder says of itself: what it learned from, and its accuracy.
     folder : Path
+    strangest : float
+        Sound of a greater strangeness is answered with "unsure".
 
     Examples
     --------
@@ -69,6 +71,8 @@ class GenreClassifier:
         self.judge, self.config, self.folder = judge, config, folder
         self.genres = list(config["genres"])
         self.settings = MelSettings(**config["mel_settings"])
+        strangest = config["calibration"]["strangest"]
+        self.strangest = np.inf if strangest is None else strangest
 
     @classmethod
     def load(cls, model, *, backend=None, device="cpu"):
@@ -162,12 +166,11 @@ class GenreClassifier:
 
     def conclude(self, probabilities, strangeness):
         """What the windows [shape=(n, n_genres), (n,)] of one recording say of it: an `Answer`."""
-        strangest = self.config["calibration"]["strangest"]
-        sure = strangeness <= (np.inf if strangest is None else strangest)
+        sure = strangeness <= self.strangest
         # Applause at the end makes no song unsure; a song that is half applause is.
         counted = sure if sure.mean() > 0.5 else np.ones_like(sure)
         return Answer(self.genres, probabilities[counted].mean(axis=0),
-                      np.median(strangeness), strangest)  # fmt: skip
+                      np.median(strangeness), self.strangest)  # fmt: skip
 
     def timeline(self, recording):
         """Genres along a recording.
@@ -212,8 +215,7 @@ class GenreClassifier:
 
         table = pd.DataFrame(times, columns=["start", "end"])
         table[[f"p_{genre}" for genre in self.genres]] = probabilities
-        strangest = self.config["calibration"]["strangest"]
-        return table.assign(unsure=strangeness > (np.inf if strangest is None else strangest))
+        return table.assign(unsure=strangeness > self.strangest)
 
     def pictures(self, recording):
         """Start, end and picture [shape=(n_mels, columns), dtype=uint8] of each window."""

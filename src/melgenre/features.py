@@ -4,17 +4,14 @@ The descriptors are those of the first project: tempo and number of beats, the m
 frames of six of librosa's features, and the means of twenty MFCCs.
 """
 
-import itertools
-import os
 from pathlib import Path
 
-import joblib
 import librosa
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .audio import SAMPLE_RATE, AudioError, load_audio
+from .workers import on_all_cores
 
 DESCRIPTORS = (
     ("tempo", "beats", "chroma_stft", "rmse", "spectral_centroid", "spectral_bandwidth")
@@ -77,17 +74,10 @@ def extract_descriptors(tracks, *, progress=True):
         If there is no sound, or none of it can be read.
     """
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
-    paths = [os.path.abspath(path) for path in tracks["path"]]
-    # The first clip alone: librosa's compiled functions are then in numba's cache. Processes that
-    # write into it side by side can leave it broken, and every later one crashes.
-    first = [_describe(path) for path in paths[:1]]
-    # A process for every core takes some seconds to start and import librosa: not for one clip.
-    n_jobs = max(1, min(len(paths) - 1, os.cpu_count()))
-    workers = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
-    jobs = itertools.chain(first, workers(joblib.delayed(_describe)(path) for path in paths[1:]))
-    described = list(
-        tqdm(jobs, total=len(tracks), desc="descriptors", unit=" clips", disable=not progress)
-    )
+    described = on_all_cores(
+        _describe, [(path,) for path in tracks["path"]], desc="descriptors", unit=" clips",
+        progress=progress,
+    )  # fmt: skip
     broken = [sentence for sentence in described if isinstance(sentence, str)]
     if broken:
         print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")

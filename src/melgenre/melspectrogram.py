@@ -16,10 +16,9 @@ import numpy as np
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
 from .files import replacing
+from .workers import on_all_cores
 
 SETTINGS_FILE = "mel_settings.json"
-# Below so few pictures, starting worker processes takes longer than the work.
-FEW = 8
 
 
 class PictureError(ValueError):
@@ -220,9 +219,7 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
         If the folder holds pictures of other settings, or no track could be read.
     """
     # Here alone: a model answers where only ONNX Runtime and librosa are installed.
-    import joblib
     import pandas as pd
-    from tqdm.auto import tqdm
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,17 +236,12 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     tracks = tracks.assign(picture=pictures.astype(object).where(pictures.notna(), ours))
     made = tracks[pictures.isna()]
     todo = [
-        (path if isinstance(path, str) else None, Path(picture))
+        (path if isinstance(path, str) else None, Path(picture), settings)
         for path, picture in zip(made["path"], made["picture"], strict=True)
         if _out_of_date(Path(picture), path)
     ]
-    workers = joblib.Parallel(n_jobs=1 if len(todo) <= FEW else -1, return_as="generator")
-    # Workers that were started earlier may stand in another folder: no relative path for them.
-    todo = [(path and os.path.abspath(path), target.absolute()) for path, target in todo]
-    jobs = workers(joblib.delayed(_draw)(path, target, settings) for path, target in todo)
-    silent = not (progress and todo)
-    bar = tqdm(jobs, total=len(todo), desc="pictures", unit=" clips", disable=silent)
-    broken = [sentence for sentence in bar if sentence]
+    done = on_all_cores(_draw, todo, desc="pictures", unit=" clips", progress=progress)
+    broken = [sentence for sentence in done if sentence]
     if broken:
         print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")
     tracks = tracks[[Path(picture).exists() for picture in tracks["picture"]]]

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 
 from .audio import SAMPLE_RATE
 from .composers import COMPOSERS, FRAMES, MODES, Artist, Score
 from .files import replacing
+from .workers import on_all_cores
 
 GENRES = tuple(sorted(FRAMES))
 CLIPS_PER_ARTIST = 2
@@ -113,21 +112,14 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
     """
     folder = Path(folder)
     clips = [(genre, number) for genre in GENRES for number in range(clips_per_genre)]
-    # Workers that were started earlier may stand in another folder: no relative path for them.
-    genres = folder.absolute() / "genres"
-    paths = {clip: genres / clip[0] / f"{clip[0]}.{clip[1]:05d}.wav" for clip in clips}
-    missing = [clip for clip in clips if not paths[clip].exists()]
+    paths = {
+        (genre, number): folder / "genres" / genre / f"{genre}.{number:05d}.wav"
+        for genre, number in clips
+    }
+    missing = [(path, *clip, duration, seed) for clip, path in paths.items() if not path.exists()]
     for genre in GENRES:
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
-
-    def write_clip(clip):
-        wave = render_clip(*clip, duration=duration, seed=seed)
-        with replacing(paths[clip]) as part:
-            soundfile.write(part, wave, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-
-    work = Parallel(n_jobs=-1, return_as="generator")(delayed(write_clip)(clip) for clip in missing)
-    for _ in tqdm(work, total=len(missing), desc="made-up clips", disable=not progress):
-        pass
+    on_all_cores(_write_clip, missing, desc="made-up clips", unit=" clips", progress=progress)
 
     with replacing(folder / "tracks.csv") as part, part.open("w", newline="") as file:
         table = csv.writer(file)
@@ -141,3 +133,9 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
             "It proves nothing about accuracy on real music.\n"
         )
     return folder
+
+
+def _write_clip(path, genre, number, duration, seed):
+    wave = render_clip(genre, number, duration=duration, seed=seed)
+    with replacing(path) as part:
+        soundfile.write(part, wave, SAMPLE_RATE, subtype="PCM_16", format="WAV")

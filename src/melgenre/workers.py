@@ -1,0 +1,53 @@
+"""Work on all cores: a process for each, in this folder, with librosa compiled."""
+
+import os
+
+FEW = 8
+"""Below so many calls, starting worker processes takes longer than the work."""
+
+
+def on_all_cores(function, calls, *, desc, unit, progress=True):
+    """Call a function many times, on all cores.
+
+    Parameters
+    ----------
+    function : callable
+    calls : list of tuple
+        The arguments of each call.
+    desc, unit : str
+        Of the progress bar: what is done, to what.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list
+        What each call returned, in the order of `calls`.
+    """
+    # Here alone: a model answers where only ONNX Runtime and librosa are installed.
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    alone = len(calls) <= FEW
+    if not alone:
+        compile_librosa()
+    workers = Parallel(n_jobs=1 if alone else -1, return_as="generator")
+    jobs = workers(delayed(_call)(os.getcwd(), function, arguments) for arguments in calls)
+    return list(tqdm(jobs, total=len(calls), desc=desc, unit=unit,
+                     disable=not (progress and calls)))  # fmt: skip
+
+
+def compile_librosa():
+    """Have librosa's functions in numba's cache before several processes look for them there.
+
+    Processes that fill the cache side by side can leave a kernel of the one beside a wrapper of
+    the other, and from then on every process crashes (numba issue 10128). librosa compiles where
+    it is imported; its beat tracker imports all that this package uses.
+    """
+    import librosa.beat  # noqa: F401
+
+
+def _call(folder, function, arguments):
+    """Workers are kept from one call to the next, and may stand in an earlier one's folder."""
+    os.chdir(folder)
+    return function(*arguments)
