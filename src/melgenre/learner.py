@@ -12,7 +12,6 @@ from functools import partial
 
 import torch
 from fastai.vision.all import (
-    Callback,
     CategoryBlock,
     ColReader,
     ColSplitter,
@@ -26,7 +25,6 @@ from fastai.vision.all import (
     accuracy,
     default_split,
     set_seed,
-    to_float,
     vision_learner,
 )
 
@@ -40,6 +38,7 @@ from .networks import (
     describe_imagenet_weights,
     find_architecture,
 )
+from .precision import accelerated
 from .results import package_versions
 
 FROM_SCRATCH = "none (from scratch)"
@@ -168,7 +167,7 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     check_takes_pictures(architecture, learn.model, height, width)
     learn.architecture, learn.weights = architecture, weights
     learn.recipe, learn.seed = recipe, seed
-    return _accelerated(learn)
+    return accelerated(learn)
 
 
 @contextmanager
@@ -180,39 +179,6 @@ def _short_timeout(seconds=20):
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-class CpuBf16(Callback):
-    """bf16 autocast while training on a CPU; fastai's own mixed precision is for CUDA alone."""
-
-    order = 10
-    run_valid = False
-
-    def before_batch(self):
-        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16)
-        self.autocast.__enter__()
-
-    def after_pred(self):
-        self.learn.pred = to_float(self.pred)
-
-    def after_loss(self):
-        self.autocast.__exit__(None, None, None)
-
-
-def cpu_has_bf16():
-    """Whether this CPU multiplies bf16 in hardware; without it, bf16 is slower than float32."""
-    # Older torch does not tell; then float32 it is, which is right everywhere.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _accelerated(learn):
-    """The learner in the precision and memory layout in which its device is fastest."""
-    on_cuda = learn.dls.device.type == "cuda"
-    learn.to_channelslast(use_amp=on_cuda)
-    if learn.dls.device.type == "cpu" and cpu_has_bf16():
-        learn.add_cb(CpuBf16())
-    return learn
 
 
 def fit(learn):
