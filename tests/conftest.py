@@ -10,7 +10,7 @@ import soundfile
 from melgenre.collection import find_tracks
 from melgenre.evaluation import predict_tracks
 from melgenre.export import export_learner
-from melgenre.learner import fit, genre_learner, picture_dataloaders
+from melgenre.learner import describe_training, fit, genre_learner, picture_dataloaders
 from melgenre.melspectrogram import extract_melspectrograms
 from melgenre.splits import group_split
 from melgenre.synthetic import make_synthetic_collection
@@ -58,7 +58,7 @@ def learner(pictures):
 def exported(learner, tmp_path_factory):
     """The folder of that network."""
     result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
-    training = {"collection": "made-up", "weights": learner.weights}
+    training = describe_training(learner, learner.dls.items)
     predictions = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
     folder = tmp_path_factory.mktemp("models") / "small"
     return export_learner(learner, folder, training, result, predictions)

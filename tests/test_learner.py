@@ -14,7 +14,6 @@ from melgenre.evaluation import held_out, predict_tracks
 from melgenre.export import export_learner, load_exported
 from melgenre.frozen import body_features
 from melgenre.learner import (
-    CpuBf16,
     describe_training,
     fit,
     genre_learner,
@@ -27,6 +26,7 @@ from melgenre.networks import (
     describe_imagenet_weights,
     find_architecture,
 )
+from melgenre.precision import CpuBf16
 
 
 def test_pictures_reach_the_network_whole(pictures):

@@ -1,5 +1,7 @@
 """Every model against every protocol: what `make results` runs and notebook 08 shows."""
 
+import itertools
+import tempfile
 import time
 
 import numpy as np
@@ -10,10 +12,12 @@ from sklearn.svm import SVC
 
 from .baselines import LogisticRegression, NeuralNetwork
 from .evaluation import held_out, predict_tracks, score
+from .export import export_learner
 from .frozen import body_features, feature_folder
 from .learner import describe_training, fit, genre_learner, picture_dataloaders
 from .results import load_predictions, load_results, package_versions
 from .splits import PROTOCOLS, each_split
+from .transfer import transfer_learner
 
 BASELINES = {
     "descriptors + logistic regression": lambda seed: LogisticRegression(seed=seed),
@@ -55,9 +59,7 @@ def run_network(tracks, protocol, architecture, recipe, *, seed=0):
     split = make_protocol(tracks, protocol, seed)
     judged, seconds = [], 0
     for one in each_split(split):
-        learn = genre_learner(picture_dataloaders(one), architecture, recipe, seed=seed)
-        with learn.no_logging(), learn.no_bar():
-            fit(learn)
+        learn = _train(genre_learner(picture_dataloaders(one), architecture, recipe, seed=seed))
         seconds += learn.seconds
         judged.append(predict_tracks(learn, held_out(one)))
         training = describe_training(learn, one)
@@ -186,3 +188,51 @@ def vote(folder, name, models, protocol, split, *, seed=0):
         "seconds": round(float(runs["seconds"].sum()), 1),
     }  # fmt: skip
     return training, score(predictions, protocol, split=split), predictions
+
+
+def compare_starts(first, second, *, clips=(2, 5, 20), seeds=3):
+    """Does it help to start from a model of ours, where there are few clips to learn from?
+
+    A model learns all of `first`. Then a learner that starts from it, and one that starts from
+    ImageNet, learn from a few clips of `second`'s artist fold 2, and are judged by its fold 3.
+
+    Parameters
+    ----------
+    first, second : pd.DataFrame
+        With `picture`, `genre` and `artist_fold`; `first` has no artist of `second`'s folds 2, 3.
+    clips : tuple of int
+        How many of each genre are learned from.
+    seeds : int
+
+    Returns
+    -------
+    pd.DataFrame
+        Mean accuracy over the seeds: a row for each of `clips`, a column for each start.
+    """
+    watched = first.groupby("genre").sample(8, random_state=0).index
+    split = first.assign(split=np.where(first.index.isin(watched), "valid", "train"))
+    learn = _train(genre_learner(picture_dataloaders(split)))
+    predictions = predict_tracks(learn, held_out(split))
+    judged = second[second["artist_fold"] == 3].assign(split="valid")
+    pool = second[second["artist_fold"] == 2].assign(split="train")
+    rows = []
+    with tempfile.TemporaryDirectory() as model:
+        export_learner(learn, model, describe_training(learn, split),
+                       score(predictions, "watched"), predictions)  # fmt: skip
+        for n, seed in itertools.product(clips, range(seeds)):
+            few = pool.groupby("genre").sample(n, random_state=seed)
+            dls = picture_dataloaders(pd.concat([few, judged], ignore_index=True))
+            for start, learn in {
+                "from ImageNet": genre_learner(dls, seed=seed),
+                "from the model": transfer_learner(dls, model, seed=seed),
+            }.items():
+                predictions = predict_tracks(_train(learn), judged)
+                rows.append((n, start, (predictions["predicted"] == judged["genre"]).mean()))
+    table = pd.DataFrame(rows, columns=["clips a genre", "start", "accuracy"])
+    return table.pivot_table(index="clips a genre", columns="start", values="accuracy")
+
+
+def _train(learn):
+    with learn.no_logging(), learn.no_bar():
+        fit(learn)
+    return learn

@@ -103,7 +103,10 @@ def feature_dataloaders(learn, folder):
         genres = [learn.dls.vocab.o2i[genre] for genre in part.items["genre"]]
         features = torch.from_numpy(body_features(learn, part.items, folder))
         sets.append(TensorDataset(features, torch.tensor(genres)))
-    return DataLoaders.from_dsets(*sets, bs=learn.dls.bs, device=learn.dls.device, num_workers=0)
+    dls = DataLoaders.from_dsets(*sets, bs=learn.dls.bs, device=learn.dls.device, num_workers=0)
+    # What is only watched goes through the head in one batch: it is quick, and changes nothing.
+    dls.loaders[1] = dls.valid.new(bs=len(sets[1]))
+    return dls
 
 
 def predict_features(learn, tracks, folder):
