@@ -95,15 +95,21 @@ class Server:
         kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         return self.ask("/gradio_api/upload", body, **kind)
 
-    def judge(self, path):
-        """What the page would show of a file that is said to be uploaded."""
+    def join(self, path):
+        """Ask for a file that is said to be uploaded, as the page does: session, status, text."""
         session, kind = os.urandom(5).hex(), {"Content-Type": "application/json"}
         song = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
         asked = {"data": [song], "fn_index": 1, "session_hash": session}
-        status, text = self.ask("/gradio_api/queue/join", json.dumps(asked).encode(), **kind)
-        if status != 200:
-            return text
+        body = json.dumps(asked).encode()
+        return session, *self.ask("/gradio_api/queue/join", body, **kind)
+
+    def answer(self, session):
+        """What the page would show of it."""
         return self.ask(f"/gradio_api/queue/data?session_hash={session}")[1]
+
+    def judge(self, path):
+        session, status, text = self.join(path)
+        return self.answer(session) if status == 200 else text
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +275,20 @@ def test_nothing_else_of_the_disk_or_the_net_can_be_asked_for(server, exported):
     assert "not readable" in server.judge(mine)
     assert "There is no recording here" in server.judge(mine)
     assert server.uploads() == []
+
+
+def test_more_requests_than_may_wait_are_turned_away(server, write_song, tmp_path):
+    song = write_song(tmp_path / "song.ogg", seconds=58).read_bytes()
+    files = [json.loads(server.upload(f"{i}.ogg", song + bytes(i))[1])[0] for i in range(14)]
+    asked = [server.join(file) for file in files]
+    assert {status for _, status, _ in asked} == {200, 503}
+    accepted = [session for session, status, _ in asked if status == 200]
+    assert 9 <= len(accepted) < 14  # one is answered and eight wait, and some are answered soon
+    assert all("process_completed" in server.answer(session) for session in accepted)
+    assert len(server.uploads()) == 14 - len(accepted)
+    for file in server.uploads():  # the server itself forgets them later
+        file.unlink()
+    assert "process_completed" in server.judge(json.loads(server.upload("a.ogg", song)[1])[0])
 
 
 def test_a_song_is_decoded_once_and_judged_as_by_the_classifier(exported, write_song, tmp_path):
