@@ -143,6 +143,8 @@ def test_a_player_is_small_and_holds_sound(tmp_path, write_song):
     page = player._repr_html_()
     assert "data:audio/mpeg;base64," in page
     assert len(page) < 150_000
+    y, rate = load_audio(tmp_path / "song.wav"), SAMPLE_RATE
+    assert play((y, rate), start=0, seconds=5)._repr_html_() == page
 
 
 class TestWindows:
@@ -207,4 +209,12 @@ class TestWindows:
         for recording in (bytes(head), file):
             file.write_bytes(head)
             with pytest.raises(AudioError, match="truncated|0.0. s long"):
+                list(cut_windows(recording, 30))
+
+    def test_a_flac_that_is_shorter_than_its_header_says_is_told(self, tmp_path, write_song):
+        content = bytearray(write_song(tmp_path / "song.flac", seconds=5).read_bytes())
+        content[21] |= 0x0F  # the first four of the 36 bits that count the samples
+        (tmp_path / "song.flac").write_bytes(content)
+        for recording in (bytes(content), tmp_path / "song.flac"):
+            with pytest.raises(AudioError, match="truncated|not readable"):
                 list(cut_windows(recording, 30))

@@ -144,6 +144,35 @@ def test_onnx_runtime_and_librosas_needs_are_enough(exported, classifier, pictur
         assert answer[genre] == pytest.approx(probability, abs=1e-4)
 
 
+MEMORY_OF_AN_HOUR = """
+import re, sys
+from pathlib import Path
+from melgenre.classifier import GenreClassifier
+def kilobytes(what):
+    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+model, clip, hour = sys.argv[1:]
+classifier = GenreClassifier.load(model)
+classifier.timeline(clip)
+idle = kilobytes("VmRSS")
+print(len(classifier.timeline(hour)), kilobytes("VmHWM") - idle)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is read from /proc")
+def test_an_hour_is_read_in_blocks(exported, pictures, tmp_path):
+    hour = tmp_path / "hour.wav"
+    with soundfile.SoundFile(hour, "w", 44100, 2) as file:
+        for _ in range(360):
+            file.write(np.zeros((441000, 2), np.int16))
+    output = subprocess.run(
+        [sys.executable, "-c", MEMORY_OF_AN_HOUR, exported, pictures["path"].iloc[0], hour],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    windows, taken = map(int, output.split()[-2:])
+    assert windows == 120
+    assert taken < 300_000
+
+
 def test_any_form_of_a_recording_gives_one_answer(classifier, tmp_path, pictures):
     y = np.concatenate([load_audio(path) for path in pictures["path"].iloc[[0, 9]]])
     wav = tmp_path / "song.wav"

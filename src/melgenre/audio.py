@@ -72,12 +72,12 @@ def audio_duration(path):
         return file.frames / file.samplerate
 
 
-def play(path, *, start=0.0, seconds=5.0):
+def play(recording, *, start=0.0, seconds=5.0):
     """A player for a notebook: a few seconds of a recording, as a small mp3 inside the page.
 
     Parameters
     ----------
-    path : str or Path
+    recording : str, Path, or tuple of samples [shape=(n,)] and their rate in Hz
     start, seconds : float
         Where to start and how much to take, in seconds.
 
@@ -87,8 +87,12 @@ def play(path, *, start=0.0, seconds=5.0):
     """
     from IPython.display import Audio  # only notebooks need it
 
-    y = load_audio(path, offset=start, duration=seconds)
-    player = Audio(data=encode_mp3(y, SAMPLE_RATE))
+    if isinstance(recording, tuple):
+        y, rate = recording
+        y = y[round(start * rate) : round((start + seconds) * rate)]
+    else:
+        y, rate = load_audio(recording, offset=start, duration=seconds), SAMPLE_RATE
+    player = Audio(data=encode_mp3(y, rate))
     player.mimetype = "audio/mpeg"
     return player
 
@@ -198,11 +202,16 @@ def _blocks_by_pyav(av, recording, name):
         with av.open(opened if hasattr(opened, "read") else str(opened)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: there is no sound in it.")
-            rate = container.streams.audio[0].codec_context.sample_rate
+            stream, there = container.streams.audio[0], 0
+            rate = stream.codec_context.sample_rate
             mono = av.AudioResampler(format="flt", layout="mono", rate=rate)
-            for frame in container.decode(audio=0):
+            for frame in container.decode(stream):
                 for block in mono.resample(frame):
+                    there += block.samples
                     yield block.to_ndarray()[0], rate
+            # A bare stream of AAC has no header: its length is ffmpeg's guess.
+            if stream.duration and container.format.name != "aac":
+                _check_length(name, float(stream.duration * stream.time_base) * rate, there, rate)
     except av.FFmpegError as error:
         raise AudioError(
             f"{name}: not readable as sound ({error.strerror}). Convert it to wav or flac, or "

@@ -16,7 +16,7 @@ from .audio import cut_windows
 from .melspectrogram import MelSettings, melspectrogram_picture
 from .model_folder import LEARNER, ONNX, WEIGHTS, ModelError, read_config
 
-BATCH = 8
+BATCH = 4  # windows judged at a time: more take memory and little less time
 UNSURE = "unsure"
 
 
