@@ -1,0 +1,100 @@
+"""A model to the Hugging Face hub and back, by way of a small hub on this machine."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from melgenre.classifier import GenreClassifier
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+THERE_AND_BACK = """
+import sys
+from melgenre.classifier import GenreClassifier
+GenreClassifier.load(sys.argv[1]).push_to_hub("somebody/genres", token="hf_no_secret")
+print(GenreClassifier.load("somebody/genres").predict(sys.argv[2]))
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as takes one model and gives it back."""
+
+    @property
+    def home(self):
+        return f"http://{self.headers['Host']}/somebody/genres"
+
+    def do_POST(self):
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/api/repos/create":
+            self.server.created = json.loads(asked)
+            self.reply({"url": self.home, "id": "somebody/genres"})
+        elif self.path.endswith("/preupload/main"):
+            files = json.loads(asked)["files"]
+            self.reply({"files": [{"path": f["path"], "uploadMode": "regular",
+                                   "shouldIgnore": False} for f in files]})  # fmt: skip
+        elif self.path.endswith("/commit/main"):
+            for line in map(json.loads, asked.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    self.server.files[line["value"]["path"]] = content
+            self.reply({"commitUrl": f"{self.home}/commit/{COMMIT}", "commitOid": COMMIT,
+                        "success": True})  # fmt: skip
+        else:
+            self.reply({"valid": True, "warnings": [], "errors": []})
+
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        if "/resolve/" in self.path and name in self.server.files:
+            self.reply(self.server.files[name])
+        elif "/tree/" in self.path:
+            self.reply([{"type": "file", "path": file, "size": len(content), "oid": file}
+                        for file, content in self.server.files.items()])  # fmt: skip
+        else:
+            files = [{"rfilename": file} for file in self.server.files]
+            self.reply({"id": "somebody/genres", "sha": COMMIT, "siblings": files})
+
+    do_HEAD = do_GET
+
+    def reply(self, content):
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{len(body)}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.files = {}
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def test_a_model_goes_to_the_hub_without_its_pickle_and_comes_back(
+    hub, exported, pictures, tmp_path
+):
+    song = os.path.abspath(pictures["path"].iloc[0])
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", THERE_AND_BACK, str(exported), song],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+             "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
+             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(hub.files) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
+    assert hub.created["name"] == "genres" and "private" in str(hub.created)
+    assert ran.stdout.splitlines()[-1] == str(GenreClassifier.load(exported).predict(song))
