@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from melgenre.audio import SAMPLE_RATE, AudioError, load_audio
 from melgenre.classifier import GenreClassifier
@@ -299,3 +300,20 @@ def test_damaged_files_get_a_sentence(exported, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="config.json is damaged"):
         GenreClassifier.load(folder)
+
+
+class Gone:
+    """What another version's pickle asks for, and this version has not."""
+
+    def __reduce__(self):
+        return getattr, (str, "no_such_thing")
+
+
+def test_a_pickle_of_another_version_gets_a_sentence(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "old")
+    torch.save(Gone(), folder / "learner.pkl")
+    with pytest.raises(ModelError, match=r"learner.pkl in old does not fit.*made by .*'fastai'"):
+        load_exported(folder)
+    (folder / "learner.pkl").write_bytes(b"")
+    with pytest.raises(ModelError, match="or is damaged"):
+        load_exported(folder)

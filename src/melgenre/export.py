@@ -18,7 +18,16 @@ from .evaluation import confusion_counts
 from .frozen import body_features, feature_folder
 from .learner import RECIPES
 from .melspectrogram import MelSettings
-from .model_folder import CARD, CONFIG, FORMAT_VERSION, LEARNER, ONNX, WEIGHTS
+from .model_folder import (
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    LEARNER,
+    ONNX,
+    WEIGHTS,
+    ModelError,
+    read_config,
+)
 from .networks import IMAGENET_MEAN, IMAGENET_STD, PictureClassifier, judge_features
 
 
@@ -229,6 +238,8 @@ def load_exported(folder):
     ------
     FileNotFoundError
         If nothing was exported there; the message says how to.
+    ModelError
+        If it was pickled by other versions, or is damaged.
     """
     folder = Path(folder)
     if not (folder / LEARNER).exists() or not (folder / CONFIG).exists():
@@ -236,7 +247,22 @@ def load_exported(folder):
             f"No exported learner in {folder.name!r}: it has no learner.pkl with a config.json. "
             "Run notebook 04 (resnet34) or 05 (resnet50) first; on Colab, with the same Drive."
         )
+    config = read_config(folder)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="load_learner")  # said in the docstring
-        learn = load_learner(folder / LEARNER)
-    return learn, json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        try:
+            learn = load_learner(folder / LEARNER)
+        except Exception as error:  # a pickle of other versions fails in as many ways as there are
+            made = config["training"].get("versions", {})
+            raise ModelError(
+                f"learner.pkl in {folder.name} does not fit these versions of fastai and torch, or "
+                f"is damaged ({_cause(error)}). It was made by"
+                f" {made}. GenreClassifier.load reads the same model without it; or install those "
+                "versions, or export the learner again."
+            ) from error
+    return learn, config
+
+
+def _cause(error):
+    """Kind and first line of an error; some have no words."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
