@@ -21,7 +21,7 @@ from melgenre.model_folder import ModelError
 
 @pytest.fixture(scope="module")
 def classifier(exported):
-    return GenreClassifier.load(exported)
+    return GenreClassifier.load(exported, backend="torch")
 
 
 def test_the_answer_is_every_genre_with_its_probability(classifier, pictures):
@@ -105,6 +105,20 @@ def test_what_is_no_music_is_answered_with_unsure(classifier):
 def test_what_the_limit_was_measured_on_is_hardly_ever_strange(classifier, learner):
     held_out = learner.dls.valid_ds.items["path"]
     assert sum(classifier.predict(path).unsure for path in held_out) <= len(held_out) / 4
+
+
+def test_onnx_runtime_is_used_on_a_cpu_where_it_can_be(exported, tmp_path, pictures):
+    """torch, fastai and timm take ten seconds to import; nobody who asks for a genre needs them."""
+    program = (
+        "import sys; from melgenre.classifier import GenreClassifier\n"
+        "GenreClassifier.load(sys.argv[1]).predict(sys.argv[2]); print('torch' in sys.modules)"
+    )
+    for model, by_torch in ((exported, False), (tmp_path / "without", True)):
+        if by_torch:
+            shutil.copytree(exported, model, ignore=shutil.ignore_patterns("*.onnx"))
+        command = [sys.executable, "-W", "ignore", "-c", program, model, pictures["path"].iloc[0]]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert output.split() == [str(by_torch)]
 
 
 def test_by_onnx_runtime_it_is_the_same(exported, classifier, pictures):
@@ -220,7 +234,7 @@ def test_a_saved_copy_is_the_model_without_its_pickle(classifier, tmp_path, pict
         "README.md", "config.json", "model.onnx", "model.safetensors",
     }  # fmt: skip
     song = pictures["path"].iloc[0]
-    assert GenreClassifier.load(folder).predict(song) == classifier.predict(song)
+    assert GenreClassifier.load(folder, backend="torch").predict(song) == classifier.predict(song)
 
 
 def test_the_card_says_what_the_run_says(exported, classifier):
@@ -242,7 +256,7 @@ def test_a_folder_is_enough_elsewhere(exported, pictures, tmp_path, classifier):
     (tmp_path / "taken along" / "learner.pkl").unlink()
     program = (
         "import sys; from melgenre.classifier import GenreClassifier\n"
-        "print(GenreClassifier.load('taken along').predict(sys.argv[1]))"
+        "print(GenreClassifier.load('taken along', backend='torch').predict(sys.argv[1]))"
     )
     song = os.path.abspath(pictures["path"].iloc[0])
     output = subprocess.run(
@@ -259,7 +273,8 @@ def test_loading_unpickles_nothing(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(pickle, "Unpickler", refuse)
     monkeypatch.setattr(pickle, "load", refuse)
     monkeypatch.setattr(pickle, "loads", refuse)
-    GenreClassifier.load(exported)
+    for backend in ("torch", "onnx"):
+        GenreClassifier.load(exported, backend=backend)
 
 
 def broken_copy(exported, tmp_path, **changes):
@@ -285,21 +300,23 @@ def test_a_model_of_a_newer_format_gets_a_sentence(exported, tmp_path):
 )
 def test_a_config_that_does_not_fit_gets_a_sentence(exported, tmp_path, changes):
     with pytest.raises(ModelError, match="damaged"):
-        GenreClassifier.load(broken_copy(exported, tmp_path, **changes))
+        GenreClassifier.load(broken_copy(exported, tmp_path, **changes), backend="torch")
 
 
 def test_damaged_files_get_a_sentence(exported, tmp_path):
-    folder = broken_copy(exported, tmp_path)
+    folder = broken_copy(exported, tmp_path, genres=["one"])
+    with pytest.raises(ModelError, match="model.onnx knows 4 genres, config.json names 1"):
+        GenreClassifier.load(folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="damaged"):
-        GenreClassifier.load(folder)
+        GenreClassifier.load(folder, backend="torch")
     weights.unlink()
     with pytest.raises(ModelError, match="no model.safetensors"):
-        GenreClassifier.load(folder)
+        GenreClassifier.load(folder, backend="torch")
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="config.json is damaged"):
-        GenreClassifier.load(folder)
+        GenreClassifier.load(folder, backend="torch")
 
 
 class Gone:

@@ -84,7 +84,8 @@ class GenreClassifier:
             A folder with `config.json`, and `model.safetensors` or `model.onnx`; or the name of a
             repository on the hub, `owner/name`, which is downloaded once.
         backend : str
-            "torch" or "onnx" (ONNX Runtime, which needs no torch); None: torch where it is there.
+            "onnx" (ONNX Runtime, which starts at once and needs no torch) or "torch"; None: ONNX
+            Runtime on a CPU, where it is installed and the folder has a `model.onnx`.
         device : str
             Where the network runs, as torch names it.
 
@@ -99,9 +100,11 @@ class GenreClassifier:
         """
         folder = _find_folder(model)
         config = read_config(folder)
-        backend = backend or ("torch" if importlib.util.find_spec("torch") else "onnx")
+        if backend is None:
+            by_onnx = device == "cpu" and importlib.util.find_spec("onnxruntime")
+            backend = "onnx" if by_onnx and (folder / ONNX).exists() else "torch"
         if backend == "onnx":
-            return cls(_judge_by_onnx(folder), config, folder)
+            return cls(_judge_by_onnx(folder, config), config, folder)
         return cls(_judge_by_torch(folder, config, device), config, folder)
 
     def save(self, folder):
@@ -274,11 +277,17 @@ def _find_folder(model):
 
 def _judge_by_torch(folder, config, device):
     """The network as torch runs it, rebuilt and filled with the folder's weights."""
-    import safetensors
-    import torch
-    from safetensors.torch import load_file
+    try:
+        import safetensors
+        import torch
+        from safetensors.torch import load_file
 
-    from .networks import ArchitectureError, PictureClassifier, build_network
+        from .networks import ArchitectureError, PictureClassifier, build_network
+    except ImportError as error:
+        raise ModelError(
+            f"To run {folder.name} by torch, {error.name} is missing. Install what "
+            "requirements.txt names, or use its model.onnx: pip install onnxruntime"
+        ) from None
 
     weights = folder / WEIGHTS
     if not weights.exists():
@@ -302,14 +311,13 @@ def _judge_by_torch(folder, config, device):
     return judge
 
 
-def _judge_by_onnx(folder):
+def _judge_by_onnx(folder, config):
     """The network as ONNX Runtime runs it."""
     try:
         import onnxruntime
     except ImportError:
         raise ModelError(
-            "Neither torch nor ONNX Runtime is installed: pip install onnxruntime (small), or "
-            "torch and fastai."
+            "ONNX Runtime is not installed: pip install onnxruntime, or load with backend='torch'."
         ) from None
     file = folder / ONNX
     if not file.exists():
@@ -321,4 +329,10 @@ def _judge_by_onnx(folder):
             f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
             "learner again, or copy the whole folder again."
         ) from error
+    known = session.get_outputs()[0].shape[-1]
+    if known != len(config["genres"]):
+        raise ModelError(
+            f"The model in {folder.name} is damaged: model.onnx knows {known} genres, config.json "
+            f"names {len(config['genres'])}. Copy the whole folder again."
+        )
     return lambda pictures: session.run(None, {"pictures": pictures})
