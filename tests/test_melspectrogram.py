@@ -182,3 +182,31 @@ def test_a_picture_is_checked_against_the_settings_beside_it(tmp_path):
 def test_a_collection_of_nothing_readable_gets_a_sentence(small, tmp_path):
     with pytest.raises(PictureError, match="No track could"):
         extract_melspectrograms(small.iloc[3:], tmp_path / "pictures", progress=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [MelSettings(), MelSettings(n_fft=1024, hop_length=500, n_mels=64, top_db=60, duration=2)],
+)
+def test_pictures_are_librosas_to_within_a_grey_level(music, settings):
+    librosa = pytest.importorskip("librosa")
+    rng = np.random.default_rng(0)
+    sounds = [load_audio(path) for path in sorted(music.rglob("*.wav"))[::7]]
+    sounds += [rng.normal(0, 0.1, 9 * SAMPLE_RATE).astype(np.float32), np.ones(22050, np.float32)]
+    for y in sounds:
+        y = fit_duration(y, settings)
+        power = librosa.feature.melspectrogram(
+            y=y, sr=settings.sample_rate, n_fft=settings.n_fft, hop_length=settings.hop_length,
+            n_mels=settings.n_mels,
+        )  # fmt: skip
+        decibels = librosa.power_to_db(power, ref=np.max, top_db=settings.top_db)
+        expected = np.rint((np.flipud(decibels) / settings.top_db + 1) * 255)
+        assert np.abs(melspectrogram_picture(y, settings) - expected).max() <= 1
+
+
+def test_pictures_are_the_same_whatever_the_number_of_workers(small, tmp_path, monkeypatch):
+    one = extract_melspectrograms(small, tmp_path / "one", progress=False)
+    monkeypatch.setattr("melgenre.workers.FEW", 0)
+    other = extract_melspectrograms(small, tmp_path / "other", progress=False)
+    for a, b in zip(one["picture"], other["picture"], strict=True):
+        assert Path(a).read_bytes() == Path(b).read_bytes()

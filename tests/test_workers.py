@@ -13,8 +13,7 @@ DESCRIBE_IN_A_FRESH_ENVIRONMENT = """
 import os, sys
 from pathlib import Path
 import pandas as pd
-from melgenre.features import extract_descriptors
-from melgenre.workers import compile_librosa
+from melgenre.features import compile_librosa, extract_descriptors
 
 def compiled():
     return {file.name for file in Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nb?")}

@@ -9,7 +9,6 @@ import struct
 from contextlib import contextmanager
 from pathlib import Path
 
-import librosa
 import numpy as np
 import soundfile
 import soxr
@@ -61,9 +60,9 @@ def load_audio(path, *, sample_rate=SAMPLE_RATE, offset=0.0, duration=None):
         wanted = file.frames - file.tell()
         if duration is not None:
             wanted = min(wanted, round(duration * rate))
-        y = file.read(wanted, dtype="float32", always_2d=True)
+        y = file.read(wanted, dtype="float32")
     _check_length(path.name, wanted, len(y), rate)
-    return _checked(y.mean(axis=1), rate, sample_rate, path.name)
+    return _checked(_mono(y), rate, sample_rate, path.name)
 
 
 def audio_duration(path):
@@ -155,7 +154,7 @@ def _blocks(recording, sample_rate):
     name = _name(recording)
     resample, rate_before = None, None
     for y, rate in _raw_blocks(recording, name):
-        y = y.mean(axis=1, dtype=np.float32) if y.ndim > 1 else np.asarray(y, np.float32)
+        y = _mono(y)
         if not np.isfinite(y).all():
             raise AudioError(f"{name}: holds samples that are no numbers (NaN or infinite).")
         if rate != sample_rate:
@@ -267,8 +266,13 @@ def _checked(y, rate, sample_rate, name):
     if len(y) < SHORTEST_SECONDS * rate:
         raise AudioError(_too_short(name, len(y) / rate))
     if rate != sample_rate:
-        y = librosa.resample(y, orig_sr=rate, target_sr=sample_rate)
-    return np.ascontiguousarray(y, dtype=np.float32)
+        y = soxr.resample(y, rate, sample_rate)
+    return y
+
+
+def _mono(y):
+    """Samples [shape=(n,) or (n, channels)] -> [shape=(n,), dtype=float32]."""
+    return y.mean(axis=1, dtype=np.float32) if y.ndim > 1 else np.asarray(y, np.float32)
 
 
 def _check_path(path):

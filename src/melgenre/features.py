@@ -74,6 +74,7 @@ def extract_descriptors(tracks, *, progress=True):
         If there is no sound, or none of it can be read.
     """
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
+    compile_librosa()
     described = on_all_cores(
         _describe, [(path,) for path in tracks["path"]], desc="descriptors", unit=" clips",
         progress=progress,
@@ -88,6 +89,16 @@ def extract_descriptors(tracks, *, progress=True):
         [one for one in described if not isinstance(one, str)], columns=DESCRIPTORS
     )
     return pd.concat([tracks[readable].reset_index(drop=True), columns], axis=1)
+
+
+def compile_librosa():
+    """Have librosa's functions in numba's cache before several processes look for them there.
+
+    Processes that fill the cache side by side can leave a kernel of the one beside a wrapper of
+    the other, and from then on every process crashes (numba issue 10128). librosa compiles where
+    it is imported; its beat tracker imports all that this package uses.
+    """
+    import librosa.beat  # noqa: F401
 
 
 def _describe(path):

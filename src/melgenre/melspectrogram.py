@@ -9,10 +9,12 @@ highest mel band.
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
-import librosa
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.fft import rfft
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
 from .files import replacing
@@ -106,17 +108,34 @@ def mel_decibels(y, settings=MelSettings()):
     np.ndarray [shape=(n_mels, 1 + n // hop_length), dtype=float32]
         Between `-top_db` and 0 dB; row 0 is the lowest band. Silence is `-top_db` everywhere.
     """
-    power = librosa.feature.melspectrogram(
-        y=y,
-        sr=settings.sample_rate,
-        n_fft=settings.n_fft,
-        hop_length=settings.hop_length,
-        n_mels=settings.n_mels,
+    return _decibels(y, settings, mel_bands(settings))
+
+
+@lru_cache
+def mel_bands(settings):
+    """librosa's filters for these settings [shape=(n_mels, 1 + n_fft // 2), dtype=float32]."""
+    import librosa  # takes seconds, and worker processes are given its filters
+
+    return librosa.filters.mel(
+        sr=settings.sample_rate, n_fft=settings.n_fft, n_mels=settings.n_mels
     )
+
+
+def _decibels(y, settings, bands):
+    """What librosa's melspectrogram and power_to_db give (tests compare them), in half the time."""
+    n_fft = settings.n_fft
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+    frames = sliding_window_view(np.pad(y, n_fft // 2), n_fft)[:: settings.hop_length]
+    power = np.empty((settings.n_mels, len(frames)), np.float32)
+    for start in range(0, len(frames), 64):  # so many fit into the CPU's cache
+        spectrum = rfft(frames[start : start + 64] * window)
+        power[:, start : start + 64] = bands @ (spectrum.real**2 + spectrum.imag**2).T
     # librosa's floor for power; a clip that nowhere rises above it would come out all white.
-    if power.max() <= 1e-10:
+    loudest = power.max()
+    if loudest <= 1e-10:
         return np.full_like(power, -settings.top_db)
-    return librosa.power_to_db(power, ref=np.max, top_db=settings.top_db)
+    decibels = 10 * np.log10(np.maximum(power, 1e-10) / loudest)
+    return np.maximum(decibels, -settings.top_db)
 
 
 def fit_duration(y, settings=MelSettings()):
@@ -154,7 +173,11 @@ def melspectrogram_picture(y, settings=MelSettings()):
     np.ndarray [shape=(n_mels, columns), dtype=uint8]
         0 is `-top_db`, 255 is the clip's maximum; row 0 is the highest mel band.
     """
-    decibels = mel_decibels(fit_duration(y, settings), settings)
+    return _picture(y, settings, mel_bands(settings))
+
+
+def _picture(y, settings, bands):
+    decibels = _decibels(fit_duration(y, settings), settings, bands)
     grey = np.rint((decibels / settings.top_db + 1) * 255)
     return np.flipud(grey).astype(np.uint8)
 
@@ -235,8 +258,9 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     ]
     tracks = tracks.assign(picture=pictures.astype(object).where(pictures.notna(), ours))
     made = tracks[pictures.isna()]
+    bands = mel_bands(settings)
     todo = [
-        (path if isinstance(path, str) else None, Path(picture), settings)
+        (path if isinstance(path, str) else None, Path(picture), settings, bands)
         for path, picture in zip(made["path"], made["picture"], strict=True)
         if _out_of_date(Path(picture), path)
     ]
@@ -258,14 +282,14 @@ def _out_of_date(picture, path):
     return has_sound and os.path.getmtime(path) > picture.stat().st_mtime
 
 
-def _draw(path, target, settings):
+def _draw(path, target, settings, bands):
     """Write one picture; returns None, or the sentence that says why there is none."""
     from PIL import Image
 
     if path is None:
         return f"{target.stem}: neither a picture nor sound."
     try:
-        picture = melspectrogram_picture(load_clip(path, settings), settings)
+        picture = _picture(load_clip(path, settings), settings, bands)
     except AudioError as error:
         target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
         return str(error)

@@ -1,4 +1,4 @@
-"""Work on all cores: a process for each, in this folder, with librosa compiled."""
+"""Work on all cores: a process for each, in this folder."""
 
 import os
 
@@ -28,23 +28,10 @@ def on_all_cores(function, calls, *, desc, unit, progress=True):
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
-    alone = len(calls) <= FEW
-    if not alone:
-        compile_librosa()
-    workers = Parallel(n_jobs=1 if alone else -1, return_as="generator")
+    workers = Parallel(n_jobs=1 if len(calls) <= FEW else -1, return_as="generator")
     jobs = workers(delayed(_call)(os.getcwd(), function, arguments) for arguments in calls)
     return list(tqdm(jobs, total=len(calls), desc=desc, unit=unit,
                      disable=not (progress and calls)))  # fmt: skip
-
-
-def compile_librosa():
-    """Have librosa's functions in numba's cache before several processes look for them there.
-
-    Processes that fill the cache side by side can leave a kernel of the one beside a wrapper of
-    the other, and from then on every process crashes (numba issue 10128). librosa compiles where
-    it is imported; its beat tracker imports all that this package uses.
-    """
-    import librosa.beat  # noqa: F401
 
 
 def _call(folder, function, arguments):
