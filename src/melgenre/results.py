@@ -37,7 +37,7 @@ def record_result(folder, training, result, predictions):
     name = re.sub(r"[^\w.-]+", "-", "_".join(named))
     line = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **training, **result, "commit": _commit(), "predictions": f"{name}.csv",
+        **training, **result, "commit": git_commit(), "predictions": f"{name}.csv",
     }  # fmt: skip
     with (folder / "results.jsonl").open("a") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -45,7 +45,7 @@ def record_result(folder, training, result, predictions):
     predictions[kept].round(3).to_csv(folder / f"{name}.csv", index=False)
 
 
-def _commit():
+def git_commit():
     """Short name of the commit whose package made a figure, None outside a checkout."""
     package = str(Path(__file__).parent)
 

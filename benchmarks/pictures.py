@@ -1,0 +1,180 @@
+"""How fast does a collection become pictures, beside what a user would otherwise run?
+
+python benchmarks/pictures.py [--clips 1000]
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each way has one core
+
+import librosa
+import librosa.display
+import matplotlib.pyplot as plt
+import numpy as np
+import soundfile
+from bench import clips, in_a_process, keep, median, plot_bars, take_turns
+from PIL import Image
+from scipy.fft import rfft
+
+from melgenre.melspectrogram import MelSettings, load_clip, mel_bands, melspectrogram_picture
+
+SETTINGS = MelSettings()
+BANDS = mel_bands(SETTINGS)
+WINDOW = np.hanning(SETTINGS.n_fft).astype(np.float32)
+ALL_OF_THEM = """
+import json, resource, sys, time
+from pathlib import Path
+started = time.perf_counter()
+import pandas as pd
+from melgenre.melspectrogram import extract_melspectrograms
+paths, folder = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]
+tracks = pd.DataFrame({"track_id": [f"clip.{i}" for i in range(len(paths))], "genre": "all",
+                       "path": paths})
+extract_melspectrograms(tracks, folder, progress=False)
+print(json.dumps(time.perf_counter() - started))
+"""
+
+
+def first_project(path, target):
+    y, _ = librosa.load(path, mono=True)
+    plt.figure(figsize=(10, 10))
+    plt.specgram(y, NFFT=2048, Fs=2, Fc=0, noverlap=128, cmap="inferno", sides="default",
+                 mode="default", scale="dB")  # fmt: skip
+    plt.axis("off")
+    plt.savefig(target)
+    plt.close()
+
+
+def everyones(path, target):
+    y, rate = librosa.load(path)
+    mel = librosa.power_to_db(librosa.feature.melspectrogram(y=y, sr=rate), ref=np.max)
+    librosa.display.specshow(mel, sr=rate)
+    plt.axis("off")
+    plt.savefig(target)
+    plt.close()
+
+
+def librosa_and_pillow(path, target):
+    y, rate = librosa.load(path)
+    mel = librosa.feature.melspectrogram(
+        y=y, sr=rate, n_fft=SETTINGS.n_fft, hop_length=SETTINGS.hop_length, n_mels=SETTINGS.n_mels
+    )
+    save(librosa.power_to_db(mel, ref=np.max, top_db=80), target)
+
+
+def ours(path, target):
+    Image.fromarray(melspectrogram_picture(load_clip(path, SETTINGS), SETTINGS)).save(target)
+
+
+def floor(path, target):
+    """What cannot be left out: decode, bare Fourier transform and mel product, write the PNG."""
+    y = soundfile.read(path, dtype="float32")[0][: SETTINGS.samples]
+    frames = np.lib.stride_tricks.sliding_window_view(y, SETTINGS.n_fft)[:: SETTINGS.hop_length]
+    power = np.empty((SETTINGS.n_mels, len(frames)), np.float32)
+    for start in range(0, len(frames), 64):
+        spectrum = rfft(frames[start : start + 64] * WINDOW)
+        power[:, start : start + 64] = BANDS @ (spectrum.real**2 + spectrum.imag**2).T
+    decibels = 10 * np.log10(np.maximum(power, 1e-10))
+    save(np.maximum(decibels - decibels.max(), -80), target)
+
+
+def save(decibels, target):
+    Image.fromarray(((decibels / 80 + 1) * 255).astype(np.uint8)).save(target)
+
+
+def others():
+    """Other libraries' mel-spectrograms, where they are installed and load: a dict of functions."""
+    found = {}
+    try:
+        import audioflux
+
+        def by_audioflux(path, target):
+            y = soundfile.read(path, dtype="float32")[0]
+            power, _ = audioflux.mel_spectrogram(
+                y, num=SETTINGS.n_mels, radix2_exp=11, samplate=SETTINGS.sample_rate,
+                slide_length=SETTINGS.hop_length,
+            )  # fmt: skip
+            save(audioflux.utils.power_to_db(power), target)
+
+        found["audioFlux, Pillow"] = by_audioflux
+    except ImportError as error:
+        print(f"audioFlux is left out: {error}")
+    try:
+        import torch
+        import torchaudio
+
+        torch.set_num_threads(1)
+        mel = torchaudio.transforms.MelSpectrogram(
+            SETTINGS.sample_rate, SETTINGS.n_fft, hop_length=SETTINGS.hop_length,
+            n_mels=SETTINGS.n_mels,
+        )  # fmt: skip
+        decibels = torchaudio.transforms.AmplitudeToDB(top_db=80)
+
+        def by_torchaudio(path, target):
+            made = decibels(mel(torch.from_numpy(soundfile.read(path, dtype="float32")[0]))).numpy()
+            save(made - made.max(), target)
+
+        found["torchaudio, Pillow"] = by_torchaudio
+    except (ImportError, RuntimeError, OSError) as error:
+        print(f"torchaudio is left out: {error}")
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=1000)
+    options = parser.parse_args()
+    plt.switch_backend("agg")
+    paths, collection = clips(options.clips)
+    few, cores = paths[:8], os.cpu_count()
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def over_a_few(way):
+            return lambda: [way(path, Path(folder, f"{i}.png")) for i, path in enumerate(few)]
+
+        ways = {
+            "first project (specgram, savefig)": first_project,
+            "specshow, savefig": everyones,
+            **others(),
+            "librosa, Pillow": librosa_and_pillow,
+            "melgenre, one process": ours,
+            "floor": floor,
+        }  # fmt: skip
+        seconds = take_turns({name: over_a_few(way) for name, way in ways.items()}, rounds=5)
+        per_clip = {name: median(turns) / len(few) for name, turns in seconds.items()}
+        listed = Path(folder, "paths.json")
+        listed.write_text(json.dumps([str(Path(p).resolve()) for p in paths]))
+        whole = median(
+            [in_a_process(ALL_OF_THEM, listed, Path(folder, str(turn))) for turn in range(3)]
+        )
+    rows = [
+        {
+            "way": name,
+            "ms a clip, one core": round(1000 * one, 2),
+            "times the floor": round(one / per_clip["floor"], 2),
+        }
+        for name, one in per_clip.items()
+    ]
+    # The other ways are given a perfect share of every core, and no start.
+    first, bare = (
+        per_clip[name] * len(paths) / cores
+        for name in ("first project (specgram, savefig)", "floor")
+    )
+    keep("pictures", rows, collection=collection, whole={
+        "clips": len(paths), "cores": cores,
+        "seconds, start of the workers included": round(whole, 2),
+        "times faster than the first project's loop": round(first / whole, 1),
+        "times the floor": round(whole / bare, 2),
+    })  # fmt: skip
+    print(f"{len(paths)} clips: {whole:.1f} s, {first / whole:.0f} times as fast as the first "
+          f"project's loop, {whole / bare:.2f} of the floor")  # fmt: skip
+    plot_bars("pictures", rows, "ms a clip, one core", "ms a clip, on one core", log=True)
+
+
+if __name__ == "__main__":
+    main()
