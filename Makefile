@@ -3,10 +3,12 @@ PYTHON ?= python3
 # One environment for each Python, so that `make test PYTHON=python3.12` leaves .venv alone.
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 COLLECTION ?= auto
+# What `make bench` asks: a folder that notebook 04 exported.
+MODEL ?= models/resnet34
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab app results notebooks address clean
+.PHONY: help run test lint lab app bench results notebooks address clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -31,6 +33,14 @@ lab: $(VENV)/.run  ## open JupyterLab in this environment
 app: $(VENV)/.run  ## show the web page that names the genre of a recording (after make run)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .[app] -c constraints.txt
 	$(BIN)/melgenre app
+
+bench: $(VENV)/.run  ## measure speed and memory beside what else one would run (after make run)
+	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio
+	$(BIN)/python -W ignore benchmarks/pictures.py
+	$(BIN)/python -W ignore benchmarks/training.py
+	$(BIN)/python -W ignore benchmarks/classifying.py $(MODEL)
+	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)
+	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
 
 results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
 	$(BIN)/python scripts/make_results.py

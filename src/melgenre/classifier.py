@@ -306,7 +306,7 @@ def _judge_by_torch(folder, config, device):
     def judge(pictures):
         with torch.inference_mode():
             judged = network(torch.from_numpy(pictures).to(device))
-        return tuple(part.cpu().numpy() for part in judged)
+        return tuple(part.float().cpu().numpy() for part in judged)
 
     return judge
 
@@ -322,8 +322,11 @@ def _judge_by_onnx(folder, config):
     file = folder / ONNX
     if not file.exists():
         raise ModelError(f"{folder.name} has no model.onnx. Export the learner again.")
+    options = onnxruntime.SessionOptions()
+    # Between two batches its threads would wait busily, on the cores that decode the next one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has exceptions of its own for every kind of damage
         raise ModelError(
             f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "

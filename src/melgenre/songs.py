@@ -14,7 +14,8 @@ from .audio import AUDIO_SUFFIXES, AudioError
 from .classifier import BATCH
 from .files import replacing, walk
 
-WORKERS = os.cpu_count() or 1
+# The network needs the cores more than the decoders do.
+WORKERS = max(1, (os.cpu_count() or 1) // 2)
 
 
 def find_songs(folder):

@@ -1,0 +1,137 @@
+"""How many recordings a second, beside fastai's own loop and beside the bare network?
+
+python benchmarks/classifying.py MODEL    (a folder that was exported, such as models/resnet34)
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soundfile
+import torch
+from bench import clips, keep, median, plot_bars, take_turns
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from PIL import Image
+
+from melgenre.audio import SAMPLE_RATE, cut_windows, load_audio
+from melgenre.classifier import BATCH, GenreClassifier
+from melgenre.export import load_exported
+from melgenre.melspectrogram import load_clip, melspectrogram_picture
+from melgenre.precision import cpu_has_bf16
+from melgenre.songs import classify_folder
+
+CLIPS = 24
+
+
+def main():
+    model = Path(sys.argv[1])
+    paths, collection = clips(CLIPS)
+    by_onnx, by_torch = (GenreClassifier.load(model, backend=b) for b in ("onnx", "torch"))
+    learn, _ = load_exported(model)
+    session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
+
+    def loop_of_learn_predict():
+        with tempfile.TemporaryDirectory() as folder, learn.no_bar():
+            for path in paths:
+                picture = Path(folder, "clip.png")
+                Image.fromarray(melspectrogram_picture(load_clip(path))).save(picture)
+                learn.predict(picture)
+
+    def floor(pictures):
+        pictures = list(pictures)
+        for start in range(0, len(pictures), BATCH):
+            batch = np.stack(pictures[start : start + BATCH]).astype(np.float32) / 255
+            session.run(None, {"pictures": batch})
+
+    with tempfile.TemporaryDirectory() as folder:
+        hour = Path(folder, "hour.wav")
+        with soundfile.SoundFile(hour, "w", SAMPLE_RATE, 1) as file:
+            for path in clips(120)[0]:
+                file.write(load_audio(path, duration=30))
+
+        folder_ways = {
+            "a loop of learn.predict": loop_of_learn_predict,
+            "classify_folder, torch": lambda: classify_folder(by_torch, paths, progress=False),
+            "classify_folder, ONNX Runtime": lambda: classify_folder(
+                by_onnx, paths, progress=False
+            ),
+            "floor": lambda: floor(melspectrogram_picture(load_clip(path)) for path in paths),
+        }
+        hour_ways = {
+            "an hour, torch": lambda: by_torch.predict(hour),
+            "an hour, ONNX Runtime": lambda: by_onnx.predict(hour),
+            "an hour, floor": lambda: floor(
+                melspectrogram_picture(y) for _, _, y in cut_windows(hour, 30)
+            ),
+        }
+        seconds = take_turns(folder_ways, rounds=3) | take_turns(hour_ways, rounds=1)
+    loop = median(seconds["a loop of learn.predict"]) / CLIPS
+    rows = []
+    for name, turns in seconds.items():
+        an_hour = "hour" in name
+        one = median(turns) / (120 if an_hour else CLIPS)
+        floored = median(seconds["an hour, floor" if an_hour else "floor"])
+        floored /= 120 if an_hour else CLIPS
+        rows.append({"way": name, "clips of 30 s a second": round(1 / one, 2),
+                     "times the loop": round(loop / one, 2),
+                     "share of the floor": round(floored / one, 2)})  # fmt: skip
+    keep("classifying", rows, collection=collection, precision=smaller(model, by_torch))
+    plot_bars(
+        "classifying", rows, "clips of 30 s a second", "clips of 30 s a second, decode included"
+    )
+
+
+def smaller(model, by_torch):
+    """What 8-bit weights and bf16 cost in agreement, and give in speed."""
+    paths, _ = clips(40)
+    pictures = [melspectrogram_picture(load_clip(path)) for path in dict.fromkeys(paths)]
+    judged = {}
+
+    def judge(name, classifier):
+        def run():
+            judged[name] = np.concatenate(
+                [classifier.judge_pictures(pictures[i : i + BATCH])[0]
+                 for i in range(0, len(pictures), BATCH)]
+            )  # fmt: skip
+
+        return run
+
+    class Bf16:
+        def judge_pictures(self, pictures):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return by_torch.judge_pictures(pictures)
+
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder, "small")
+        by_torch.save(small)
+        quantize_dynamic(model / "model.onnx", small / "model.onnx", weight_type=QuantType.QUInt8)
+        ways = {
+            "torch, fp32": judge("torch, fp32", by_torch),
+            "ONNX Runtime, fp32": judge(
+                "ONNX Runtime, fp32", GenreClassifier.load(model, backend="onnx")
+            ),
+            "ONNX Runtime, int8 weights": judge(
+                "ONNX Runtime, int8 weights", GenreClassifier.load(small, backend="onnx")
+            ),
+        }
+        if cpu_has_bf16():  # elsewhere it is emulated, and takes minutes
+            ways["torch, bf16"] = judge("torch, bf16", Bf16())
+        seconds = take_turns(ways, rounds=1)
+    reference = judged["torch, fp32"]
+    made = [
+        {
+            "precision": name,
+            "clips a second": round(len(pictures) / median(seconds[name]), 1),
+            "same genre": round(float((p.argmax(1) == reference.argmax(1)).mean()), 3),
+            "largest difference": float(np.abs(p - reference).max().round(6)),
+        }
+        for name, p in judged.items()
+    ]
+    print(*made, sep="\n")
+    return made
+
+
+if __name__ == "__main__":
+    main()
