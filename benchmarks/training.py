@@ -36,7 +36,7 @@ def main():
     split = PROTOCOLS[protocol](tracks)
 
     rows = [
-        *loops("all layers", *all_layers(split, options.architecture), rounds=3),
+        *loops("all layers", *all_layers(split, options.architecture), rounds=2),
         *loops("the head alone", *head_alone(split, options.architecture), rounds=5),
     ]
     keep("training", rows, collection=str(tracks["collection"].iloc[0]),
@@ -79,7 +79,7 @@ def loops(what, learn, batches, epochs, rounds):
 
 def all_layers(split, architecture):
     """Fine-tuning: a learner of few pictures that watches none, and its batches on the device."""
-    few = split[split["split"] == "train"].head(48)
+    few = split[split["split"] == "train"].head(32)
     one = split[(split["split"] == "valid") & split["genre"].isin(few["genre"])].head(1)
     dls = picture_dataloaders(split.loc[[*few.index, *one.index]], batch_size=16)
     learn = genre_learner(dls, architecture, "fine-tune")
