@@ -39,9 +39,10 @@ def main():
         *loops("all layers", *all_layers(split, options.architecture), rounds=2),
         *loops("the head alone", *head_alone(split, options.architecture), rounds=5),
     ]
-    keep("training", rows, collection=str(tracks["collection"].iloc[0]),
-         whole=whole(split, protocol, options.architecture))  # fmt: skip
+    collection = str(tracks["collection"].iloc[0])
+    keep("training", rows, collection=collection)
     plot_bars("training", rows, "pictures a second", "pictures a second", log=True)
+    keep("training_whole", whole(split, protocol, options.architecture), collection=collection)
 
 
 def loops(what, learn, batches, epochs, rounds):
@@ -124,9 +125,7 @@ def whole(split, protocol, architecture):
         with stock.no_bar(), stock.no_logging():
             stock.fit_one_cycle(1)
         times["stock fastai, ten epochs (one, times ten)"] = 10 * (time.perf_counter() - started)
-    times = {name: round(seconds, 1) for name, seconds in times.items()}
-    print(times)
-    return times
+    return [{"training": name, "seconds": round(seconds, 1)} for name, seconds in times.items()]
 
 
 if __name__ == "__main__":
