@@ -14,7 +14,7 @@ import numpy as np
 
 from .audio import cut_windows
 from .melspectrogram import MelSettings, melspectrogram_picture
-from .model_folder import LEARNER, ONNX, WEIGHTS, ModelError, read_config
+from .model_folder import LEARNER, ONNX, WEIGHTS, ModelError, damaged, read_config
 
 BATCH = 4  # windows judged at a time: more take memory and little less time
 UNSURE = "unsure"
@@ -298,10 +298,7 @@ def _judge_by_torch(folder, config, device):
         network = PictureClassifier(network, **config["normalisation"]).to(device).eval()
     except (safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError,
             TypeError) as error:  # fmt: skip
-        raise ModelError(
-            f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
-            "learner again, or copy the whole folder again."
-        ) from error
+        raise damaged(folder, error) from error
 
     def judge(pictures):
         with torch.inference_mode():
@@ -328,10 +325,7 @@ def _judge_by_onnx(folder, config):
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has exceptions of its own for every kind of damage
-        raise ModelError(
-            f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
-            "learner again, or copy the whole folder again."
-        ) from error
+        raise damaged(folder, error) from error
     known = session.get_outputs()[0].shape[-1]
     if known != len(config["genres"]):
         raise ModelError(

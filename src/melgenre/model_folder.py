@@ -58,3 +58,11 @@ def read_config(folder):
         )
     # Format 1 knew no other body, and formats 1 and 2 no calibration.
     return {"body": "whole", "calibration": {"temperature": 1.0, "strangest": None}, **config}
+
+
+def damaged(folder, error):
+    """The `ModelError` for a network that cannot be rebuilt from its folder's files."""
+    return ModelError(
+        f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
+        "learner again, or copy the whole folder again."
+    )

@@ -6,7 +6,7 @@ import safetensors
 from safetensors.torch import load_file
 
 from .learner import RECIPES, genre_learner
-from .model_folder import WEIGHTS, ModelError, read_config
+from .model_folder import WEIGHTS, ModelError, damaged, read_config
 
 
 def transfer_learner(dls, folder, *, seed=0):
@@ -50,10 +50,7 @@ def transfer_learner(dls, folder, *, seed=0):
             _carry_over(learn, load_file(folder / WEIGHTS), config["genres"])
         )
     except (OSError, safetensors.SafetensorError, RuntimeError, KeyError) as error:
-        raise ModelError(
-            f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
-            "learner again, or copy the whole folder again."
-        ) from error
+        raise damaged(folder, error) from error
     learn.train_bn = False  # as with a body from ImageNet: its batch norms stay as they are
     learn.freeze()
     learn.weights = (
