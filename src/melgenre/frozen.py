@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.data.core import DataLoaders
-from torch.utils.data import TensorDataset
+from fastai.vision.all import DataLoaders, noop, set_seed
 
 from .collection import project_folder
 
@@ -83,6 +82,26 @@ def _digest_body(body):
     return digest.hexdigest()[:12]
 
 
+def dl_of_tensors(dl, x, y, **changes):
+    """A DataLoader whose batches are cut from tensors, in place of being read item by item.
+
+    Parameters
+    ----------
+    dl : fastai.data.core.TfmdDL
+    x, y : torch.Tensor [shape=(n, ...), (n,)]
+        What it would read: its n items and their numbers of genre.
+    **changes
+        As for fastai's `DataLoader.new`.
+
+    Returns
+    -------
+    fastai.data.core.TfmdDL
+    """
+    return dl.new(
+        create_item=noop, after_item=noop, do_batch=lambda rows: (x[rows], y[rows]), **changes
+    )
+
+
 def feature_dataloaders(learn, folder):
     """DataLoaders of features in place of pictures, in the learner's own split.
 
@@ -98,15 +117,17 @@ def feature_dataloaders(learn, folder):
     fastai.data.core.DataLoaders
         Batches of features and genres.
     """
-    sets = []
-    for part in (learn.dls.train_ds, learn.dls.valid_ds):
-        genres = [learn.dls.vocab.o2i[genre] for genre in part.items["genre"]]
-        features = torch.from_numpy(body_features(learn, part.items, folder))
-        sets.append(TensorDataset(features, torch.tensor(genres)))
-    dls = DataLoaders.from_dsets(*sets, bs=learn.dls.bs, device=learn.dls.device, num_workers=0)
+    parts = learn.dls.train_ds, learn.dls.valid_ds
+    features = [torch.from_numpy(body_features(learn, part.items, folder)) for part in parts]
+    genres = [torch.tensor(part.items["genre"].map(learn.dls.vocab.o2i).tolist()) for part in parts]
+    set_seed(learn.seed, reproducible=True)  # the same order whether features were kept or not
     # What is only watched goes through the head in one batch: it is quick, and changes nothing.
-    dls.loaders[1] = dls.valid.new(bs=len(sets[1]))
-    return dls
+    sizes = learn.dls.bs, len(genres[1])
+    loaders = [
+        dl_of_tensors(dl, x, y, after_batch=noop, bs=size)
+        for dl, x, y, size in zip(learn.dls.loaders, features, genres, sizes, strict=True)
+    ]
+    return DataLoaders(*loaders, device=learn.dls.device)
 
 
 def predict_features(learn, tracks, folder):
