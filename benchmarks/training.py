@@ -11,15 +11,21 @@ from pathlib import Path
 
 import torch
 from bench import keep, median, plot_bars, take_turns
-from fastai.vision.all import ImageDataLoaders, Learner, Resize, accuracy, vision_learner
+from fastai.vision.all import ImageDataLoaders, Resize, accuracy, vision_learner
 from torch.nn.functional import cross_entropy
 
 from melgenre import frozen, learner
 from melgenre.collection import load_collection, project_folder
 from melgenre.evaluation import held_out, predict_tracks, score
 from melgenre.export import export_learner
-from melgenre.frozen import feature_dataloaders, feature_folder
-from melgenre.learner import describe_training, fit, genre_learner, picture_dataloaders
+from melgenre.frozen import body_features, feature_dataloaders, feature_folder
+from melgenre.learner import (
+    RECIPES,
+    describe_training,
+    fit,
+    genre_learner,
+    picture_dataloaders,
+)
 from melgenre.melspectrogram import extract_melspectrograms
 from melgenre.networks import find_architecture
 from melgenre.splits import PROTOCOLS, protocols_for
@@ -36,8 +42,9 @@ def main():
     split = PROTOCOLS[protocol](tracks)
 
     rows = [
-        *loops("all layers", *all_layers(split, options.architecture), rounds=2),
-        *loops("the head alone", *head_alone(split, options.architecture), rounds=5),
+        *loops("all layers", *all_layers(split, options.architecture)),
+        *frozen_body(split, options.architecture),
+        *loops("the head alone", *head_alone(split, options.architecture)),
     ]
     collection = str(tracks["collection"].iloc[0])
     keep("training", rows, collection=collection)
@@ -45,28 +52,43 @@ def main():
     keep("training_whole", whole(split, protocol, options.architecture), collection=collection)
 
 
-def loops(what, learn, batches, epochs, rounds):
-    """Pictures a second of fastai's loop and of the bare loop over the same batches."""
-    model, pictures = learn.model, epochs * sum(len(y) for _, y in batches)
+def loops(what, learn, batches, watched):
+    """Pictures a second of `fit`, and of a bare loop over the same batches in memory."""
+    recipe, device = RECIPES[learn.recipe], learn.dls.device.type
+    epochs = recipe["epochs"] + recipe["freeze_epochs"]
+    model = learn.model[1] if watched[0].ndim == 2 else learn.model
+
+    def forward(x, y):
+        with torch.autocast(device, enabled=device == "cuda"):
+            return cross_entropy(model(x), y)
+
+    def bare():
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, 1e-4, fused=True)
+        scaler = torch.amp.GradScaler(enabled=device == "cuda")
+        for _ in range(epochs):
+            model.train()
+            for x, y in batches:
+                scaler.scale(forward(x, y)).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+            model.eval()
+            with torch.no_grad():
+                forward(*watched)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     def fastai():
         with learn.no_bar(), learn.no_logging():
-            learn.fit(epochs, 1e-4)
+            fit(learn)
 
-    def bare():
-        model.train()
-        optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad], 1e-4, fused=True
-        )
-        for _ in range(epochs):
-            for x, y in batches:
-                cross_entropy(model(x), y).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-        if x.is_cuda:
-            torch.cuda.synchronize()
+    return table(what, fastai, bare, epochs * sum(len(y) for _, y in batches))
 
-    seconds = take_turns({"fastai": fastai, "bare": bare}, rounds=rounds)
+
+def table(what, fastai, bare, pictures):
+    """Pictures a second of a way and of the bare one, which take turns."""
+    seconds = take_turns({"fastai": fastai, "bare": bare}, rounds=3)
     share = median(seconds["bare"]) / median(seconds["fastai"])
     return [
         {
@@ -78,24 +100,50 @@ def loops(what, learn, batches, epochs, rounds):
     ]
 
 
+def frozen_body(split, architecture):
+    """The default recipe's first half: what the frozen body says of each picture, once."""
+    learn = genre_learner(picture_dataloaders(split), architecture)
+    some = split if torch.cuda.is_available() else split.head(128)
+    body = learn.model[0]
+    batches = [as_network_takes_it((x, x))[0] for (x,) in learn.dls.test_dl(some, bs=16)]
+
+    def fastai():
+        with tempfile.TemporaryDirectory() as nothing_kept:
+            body_features(learn, some, nothing_kept)
+
+    def bare():
+        with torch.inference_mode():
+            for x in batches:
+                body(x).cpu()
+
+    body.eval()
+    return table("frozen body", fastai, bare, len(some))
+
+
 def all_layers(split, architecture):
-    """Fine-tuning: a learner of few pictures that watches none, and its batches on the device."""
-    few = split[split["split"] == "train"].head(32)
-    one = split[(split["split"] == "valid") & split["genre"].isin(few["genre"])].head(1)
-    dls = picture_dataloaders(split.loc[[*few.index, *one.index]], batch_size=16)
-    learn = genre_learner(dls, architecture, "fine-tune")
-    learn.unfreeze()
-    return learn, [(x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor))
-                   for x, y in dls.train], 1  # fmt: skip
+    """A network from scratch, and its batches on the device; few pictures where there is no GPU."""
+    on_gpu = torch.cuda.is_available()
+    RECIPES["all layers"] = RECIPES["quick"] | {"freeze_epochs": 0, "epochs": 10 if on_gpu else 1}
+    if not on_gpu:
+        few = split[split["split"] == "train"].head(64)
+        one = split[(split["split"] == "valid") & split["genre"].isin(few["genre"])].head(4)
+        split = split.loc[[*few.index, *one.index]]
+    dls = picture_dataloaders(split)
+    learn = genre_learner(dls, architecture, "all layers", pretrained=False)
+    batches, (watched,) = list(dls.train), list(dls.valid.new(bs=dls.valid.n))
+    return learn, list(map(as_network_takes_it, batches)), as_network_takes_it(watched)
+
+
+def as_network_takes_it(batch):
+    x, y = (part.as_subclass(torch.Tensor) for part in batch)
+    return x.to(memory_format=torch.channels_last), y
 
 
 def head_alone(split, architecture):
     """The default recipe: a head that learns from the frozen body's features."""
     learn = genre_learner(picture_dataloaders(split), architecture)
     dls = feature_dataloaders(learn, feature_folder())
-    head = Learner(dls, learn.model[1], loss_func=learn.loss_func, opt_func=learner.fused_adam,
-                   metrics=accuracy)  # fmt: skip
-    return head, [(x, y) for x, y in dls.train], 5
+    return learn, list(dls.train), dls.valid.one_batch()
 
 
 def whole(split, protocol, architecture):

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +17,10 @@ from melgenre.splits import group_split
 from melgenre.synthetic import make_synthetic_collection
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A machine that is busy must not fail a property.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression as ScikitLearns
 from melgenre.baselines import LogisticRegression, NeuralNetwork, softmax
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 999), st.sampled_from([LogisticRegression, NeuralNetwork]))
 def test_gradients_are_what_finite_differences_say(seed, model):
     rng = np.random.default_rng(seed)
@@ -28,7 +28,7 @@ def test_gradients_are_what_finite_differences_say(seed, model):
         assert gradient[place] == pytest.approx((up - down) / 2e-5, abs=1e-7)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 999), st.floats(-1e3, 1e3))
 def test_softmax_gives_probabilities_that_a_shift_leaves_alone(seed, shift):
     scores = np.random.default_rng(seed).normal(0, 50, (7, 4))

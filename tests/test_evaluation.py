@@ -25,7 +25,7 @@ def table(right, artists=None):
     return frame
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 def test_the_interval_holds_the_accuracy(right):
     low, high = accuracy_interval(table(right))

@@ -40,7 +40,7 @@ def test_high_notes_stand_above_low_ones():
     assert high.sum(axis=1).argmax() < low.sum(axis=1).argmax()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(gain=st.floats(1e-3, 1e3))
 def test_loudness_changes_nothing(gain):
     y = np.random.default_rng(1).normal(size=30 * SAMPLE_RATE).astype(np.float32)
@@ -53,7 +53,7 @@ def test_silence_is_black():
     assert (mel_decibels(np.zeros(SAMPLE_RATE)) == -80).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seconds=st.floats(0.5, 100))
 def test_every_length_becomes_a_clip(seconds):
     y = np.arange(int(seconds * SAMPLE_RATE))
@@ -192,6 +192,7 @@ def test_a_collection_of_nothing_readable_gets_a_sentence(small, tmp_path):
 @pytest.mark.filterwarnings("ignore:Empty filters")
 def test_mel_filters_are_librosas(sample_rate, log_n_fft, n_mels):
     ours = mel_bands(MelSettings(sample_rate=sample_rate, n_fft=2**log_n_fft, n_mels=n_mels))
+    ours = ours.toarray()
     theirs = librosa.filters.mel(sr=sample_rate, n_fft=2**log_n_fft, n_mels=n_mels)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 

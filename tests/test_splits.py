@@ -29,7 +29,7 @@ def collections(draw):
     return pd.DataFrame(rows, columns=["track_id", "genre", "artist_id"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(collections(), st.integers(0, 99))
 def test_a_random_split_puts_each_track_on_one_side_and_each_genre_on_both(tracks, seed):
     split = random_split(tracks, seed=seed)
@@ -41,7 +41,7 @@ def test_a_random_split_puts_each_track_on_one_side_and_each_genre_on_both(track
     pd.testing.assert_frame_equal(split.drop(columns="split"), tracks)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(collections(), st.integers(0, 99))
 def test_an_group_split_never_shares_an_artist(tracks, seed):
     tracks = tracks[tracks.groupby("genre")["artist_id"].transform("nunique") > 1]
@@ -99,7 +99,7 @@ def test_what_does_not_leak_is_not_told(capsys):
     assert describe_leaks(artist_folds(gtzan_facts())) == ""
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(collections(), st.integers(0, 99))
 def test_windows_of_a_track_never_part(tracks, seed):
     windows = pd.concat([tracks.assign(window=w) for w in range(3)], ignore_index=True)
@@ -110,7 +110,7 @@ def test_windows_of_a_track_never_part(tracks, seed):
     assert (folds.groupby("track_id")["fold"].nunique() == 1).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(collections(), st.integers(2, 10), st.integers(0, 99))
 def test_each_track_is_judged_in_one_fold_and_each_genre_in_all(tracks, n_folds, seed):
     tracks = tracks[tracks.groupby("genre")["track_id"].transform("size") >= n_folds]

@@ -295,7 +295,8 @@ def _judge_by_torch(folder, config, device):
     try:
         network = build_network(config["architecture"], len(config["genres"]), config["body"])
         network.load_state_dict(load_file(weights))
-        network = PictureClassifier(network, **config["normalisation"]).to(device).eval()
+        network = PictureClassifier(network, **config["normalisation"]).eval()
+        network.to(device, memory_format=torch.channels_last)  # twice as fast on a CPU
     except (safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError,
             TypeError) as error:  # fmt: skip
         raise damaged(folder, error) from error
