@@ -85,23 +85,17 @@ def main():
 
 def smaller(model, by_torch):
     """What 8-bit weights and bf16 cost in agreement, and give in speed."""
-    paths, _ = clips(40)
-    pictures = [melspectrogram_picture(load_clip(path)) for path in dict.fromkeys(paths)]
+    paths = dict.fromkeys(clips(40)[0])
+    windows = [(0, 30, melspectrogram_picture(load_clip(path))) for path in paths]
     judged = {}
 
-    def judge(name, classifier):
+    def judge(name, classifier, precision=torch.float32):
         def run():
-            judged[name] = np.concatenate(
-                [classifier.judge_pictures(pictures[i : i + BATCH])[0]
-                 for i in range(0, len(pictures), BATCH)]
-            )  # fmt: skip
+            bf16 = precision == torch.bfloat16
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                judged[name] = classifier.judge_windows(windows)[2]
 
         return run
-
-    class Bf16:
-        def judge_pictures(self, pictures):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                return by_torch.judge_pictures(pictures)
 
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder, "small")
@@ -117,13 +111,13 @@ def smaller(model, by_torch):
             ),
         }
         if cpu_has_bf16():  # elsewhere it is emulated, and takes minutes
-            ways["torch, bf16"] = judge("torch, bf16", Bf16())
+            ways["torch, bf16"] = judge("torch, bf16", by_torch, torch.bfloat16)
         seconds = take_turns(ways, rounds=1)
     reference = judged["torch, fp32"]
     made = [
         {
             "precision": name,
-            "clips a second": round(len(pictures) / median(seconds[name]), 1),
+            "clips a second": round(len(windows) / median(seconds[name]), 1),
             "same genre": round(float((p.argmax(1) == reference.argmax(1)).mean()), 3),
             "largest difference": float(np.abs(p - reference).max().round(6)),
         }

@@ -58,9 +58,11 @@ def test_a_run_goes_on_where_it_stopped(classifier, songs, tmp_path, monkeypatch
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]) + lines[-1][:20])  # killed within a line
     asked = []
-    ask = classifier.pictures
+    ask = GenreClassifier.pictures
     monkeypatch.setattr(
-        classifier, "pictures", lambda song: (asked.append(song.name), ask(song))[1]
+        GenreClassifier,
+        "pictures",
+        lambda self, song: (asked.append(song.name), ask(self, song))[1],
     )
     write_song(songs / "a.wav", seconds=40)  # changed since
     again = classify_folder(classifier, songs, file, progress=False)

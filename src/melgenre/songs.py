@@ -2,20 +2,14 @@
 
 import csv
 import os
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from .audio import AUDIO_SUFFIXES, AudioError
-from .classifier import BATCH
 from .files import replacing, walk
-
-# The network needs the cores more than the decoders do.
-WORKERS = max(1, (os.cpu_count() or 1) // 2)
 
 
 def find_songs(folder):
@@ -50,7 +44,7 @@ def find_songs(folder):
 def classify_folder(classifier, folder, file=None, *, progress=True):
     """The genre of every song of a folder.
 
-    Files are decoded in parallel while the network works. Each answer is written to the CSV at
+    Songs are judged side by side, one on each core. Each answer is written to the CSV at
     once, so a run that was broken off goes on where it stopped; a song that has changed since is
     asked about again.
 
@@ -128,51 +122,18 @@ def _modified(song):
 
 
 def _ask(classifier, todo):
-    """A row for each song, in their order; pictures of several songs share a batch."""
-    waiting = []
-    for decoded in _decode_ahead(classifier, todo):
-        waiting.append(decoded)
-        if sum(len(pictures) for _, _, pictures, _ in waiting) >= BATCH:
-            yield from _conclude(classifier, waiting)
-            waiting = []
-    yield from _conclude(classifier, waiting)
+    """A row for each song, in their order; each has a core to itself."""
+    classifier = classifier.on_one_core()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda one: _answer(classifier, *one), todo)
 
 
-def _decode_ahead(classifier, todo):
-    """Each song with its pictures; a few songs are decoded ahead while the network works."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        pending = deque()
-        for name, song in todo:
-            pending.append((name, song, pool.submit(_decode, classifier, song)))
-            if len(pending) > 2 * WORKERS:
-                name, song, decoded = pending.popleft()
-                yield name, song, *decoded.result()
-        for name, song, decoded in pending:
-            yield name, song, *decoded.result()
-
-
-def _decode(classifier, song):
-    """A song's pictures, or none and the sentence that says why."""
+def _answer(classifier, name, song):
+    """The row of one song: its genre, or the sentence that says why there is none."""
+    row = {"song": name, "error": "", "modified": _modified(song)}
     try:
-        return [picture for _, _, picture in classifier.pictures(song)], ""
+        answer = classifier.predict(song)
     except (AudioError, OSError) as error:
-        return [], str(error)
-
-
-def _conclude(classifier, waiting):
-    pictures = [picture for _, _, some, _ in waiting for picture in some]
-    judged = [
-        classifier.judge_pictures(pictures[start : start + BATCH])
-        for start in range(0, len(pictures), BATCH)
-    ]
-    if judged:
-        probabilities, strangeness = (np.concatenate(part) for part in zip(*judged, strict=True))
-    done = 0
-    for name, song, some, error in waiting:
-        row = {"song": name, "error": error, "modified": _modified(song)}
-        if some:
-            ours = slice(done, done := done + len(some))
-            answer = classifier.conclude(probabilities[ours], strangeness[ours])
-            row |= {"genre": answer.genre, "strangeness": round(answer.strangeness, 3)}
-            row |= {f"p_{genre}": round(p, 4) for genre, p in answer.items()}
-        yield row
+        return row | {"error": str(error)}
+    row |= {"genre": answer.genre, "strangeness": round(answer.strangeness, 3)}
+    return row | {f"p_{genre}": round(p, 4) for genre, p in answer.items()}
