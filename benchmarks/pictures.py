@@ -21,7 +21,7 @@ from bench import clips, in_a_process, keep, median, plot_bars, take_turns
 from PIL import Image
 from scipy.fft import rfft
 
-from melgenre.melspectrogram import MelSettings, load_clip, mel_bands, melspectrogram_picture
+from melgenre.melspectrogram import MelSettings, _draw, mel_bands
 
 SETTINGS = MelSettings()
 BANDS = mel_bands(SETTINGS)
@@ -69,11 +69,11 @@ def librosa_and_pillow(path, target):
 
 
 def ours(path, target):
-    Image.fromarray(melspectrogram_picture(load_clip(path, SETTINGS), SETTINGS)).save(target)
+    _draw(path, target, SETTINGS)
 
 
 def floor(path, target):
-    """What cannot be left out, by the libraries' plain calls: decode, transform, multiply, write."""
+    """What cannot be left out, by plain calls of libraries: decode, transform, multiply, write."""
     y = soundfile.read(path, dtype="float32")[0][: SETTINGS.samples]
     save(decibels_of(y, lambda some: DENSE @ power_of(rfft(some * WINDOW)).T), target)
 
