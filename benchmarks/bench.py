@@ -11,18 +11,37 @@ from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
 
+import librosa
 import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
 
 from melgenre.collection import load_collection
+from melgenre.melspectrogram import MelSettings
 from melgenre.results import git_commit, package_versions
 
 RESULTS = Path(__file__).parent / "results"
+SETTINGS = MelSettings()
 
 
 def clips(n):
     """Paths of n recordings of 30 s, by repetition where there are fewer, and whose they are."""
     tracks = load_collection("auto").dropna(subset="path")
     return list(islice(cycle(tracks["path"]), n)), str(tracks["collection"].iloc[0])
+
+
+def librosa_and_pillow(path, target):
+    """The picture that a network wants, as one would write it oneself."""
+    y, rate = librosa.load(path)
+    mel = librosa.feature.melspectrogram(
+        y=y, sr=rate, n_fft=SETTINGS.n_fft, hop_length=SETTINGS.hop_length, n_mels=SETTINGS.n_mels
+    )
+    save(librosa.power_to_db(mel, ref=np.max, top_db=80), target)
+
+
+def save(decibels, target, **options):
+    """Write decibels between -80 and 0 as a grey PNG."""
+    Image.fromarray(((decibels / 80 + 1) * 255).astype(np.uint8)).save(target, **options)
 
 
 def take_turns(ways, *, rounds=5):

@@ -11,9 +11,8 @@ import numpy as np
 import onnxruntime
 import soundfile
 import torch
-from bench import clips, keep, median, plot_bars, take_turns
+from bench import clips, keep, librosa_and_pillow, median, plot_bars, take_turns
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from PIL import Image
 
 from melgenre.audio import SAMPLE_RATE, cut_windows, load_audio
 from melgenre.classifier import BATCH, GenreClassifier
@@ -35,9 +34,8 @@ def main():
     def loop_of_learn_predict():
         with tempfile.TemporaryDirectory() as folder, learn.no_bar():
             for path in paths:
-                picture = Path(folder, "clip.png")
-                Image.fromarray(melspectrogram_picture(load_clip(path))).save(picture)
-                learn.predict(picture)
+                librosa_and_pillow(path, Path(folder, "clip.png"))
+                learn.predict(Path(folder, "clip.png"))
 
     def floor(pictures):
         pictures = list(pictures)

@@ -17,13 +17,21 @@ import librosa.display
 import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
-from bench import clips, in_a_process, keep, median, plot_bars, take_turns
-from PIL import Image
+from bench import (
+    SETTINGS,
+    clips,
+    in_a_process,
+    keep,
+    librosa_and_pillow,
+    median,
+    plot_bars,
+    save,
+    take_turns,
+)
 from scipy.fft import rfft
 
-from melgenre.melspectrogram import MelSettings, _draw, mel_bands
+from melgenre.melspectrogram import _draw, mel_bands
 
-SETTINGS = MelSettings()
 BANDS = mel_bands(SETTINGS)
 DENSE = BANDS.toarray()
 WINDOW = np.hanning(SETTINGS.n_fft).astype(np.float32)
@@ -60,14 +68,6 @@ def everyones(path, target):
     plt.close()
 
 
-def librosa_and_pillow(path, target):
-    y, rate = librosa.load(path)
-    mel = librosa.feature.melspectrogram(
-        y=y, sr=rate, n_fft=SETTINGS.n_fft, hop_length=SETTINGS.hop_length, n_mels=SETTINGS.n_mels
-    )
-    save(librosa.power_to_db(mel, ref=np.max, top_db=80), target)
-
-
 def ours(path, target):
     _draw(path, target, SETTINGS)
 
@@ -97,10 +97,6 @@ def decibels_of(y, bands_of):
 
 def power_of(spectrum):
     return spectrum.real**2 + spectrum.imag**2
-
-
-def save(decibels, target, **options):
-    Image.fromarray(((decibels / 80 + 1) * 255).astype(np.uint8)).save(target, **options)
 
 
 def others():

@@ -14,7 +14,7 @@ from bench import keep, median, plot_bars, take_turns
 from fastai.vision.all import ImageDataLoaders, Resize, accuracy, vision_learner
 from torch.nn.functional import cross_entropy
 
-from melgenre import frozen, learner
+from melgenre import evaluation, frozen, learner
 from melgenre.collection import load_collection, project_folder
 from melgenre.evaluation import held_out, predict_tracks, score
 from melgenre.export import export_learner
@@ -103,9 +103,9 @@ def table(what, fastai, bare, pictures):
 def frozen_body(split, architecture):
     """The default recipe's first half: what the frozen body says of each picture, once."""
     learn = genre_learner(picture_dataloaders(split), architecture)
-    some = split if torch.cuda.is_available() else split.head(128)
-    body = learn.model[0]
-    batches = [as_network_takes_it((x, x))[0] for (x,) in learn.dls.test_dl(some, bs=16)]
+    some, bs = (split, 32) if torch.cuda.is_available() else (split.head(128), 2)
+    body = learn.model[0].to(memory_format=torch.channels_last)
+    batches = [as_network_takes_it((x, x))[0] for (x,) in learn.dls.test_dl(some, bs=bs)]
 
     def fastai():
         with tempfile.TemporaryDirectory() as nothing_kept:
@@ -149,7 +149,8 @@ def head_alone(split, architecture):
 def whole(split, protocol, architecture):
     """Seconds from pictures to an exported learner, nothing kept; and stock fastai's training."""
     with tempfile.TemporaryDirectory() as folder:
-        frozen.feature_folder = learner.feature_folder = lambda: Path(folder)
+        for module in (evaluation, frozen, learner):
+            module.feature_folder = lambda: Path(folder)
         times, started = {}, time.perf_counter()
         learn = genre_learner(picture_dataloaders(split), architecture)
         with learn.no_bar(), learn.no_logging():

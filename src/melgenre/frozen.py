@@ -68,7 +68,7 @@ def _compute(learn, body, tracks):
     body.eval().to(memory_format=torch.channels_last)
     features = []
     # A CPU takes no longer for two at a time, and more would not fit its cache.
-    bs = 2 if learn.dls.device.type == "cpu" else 64
+    bs = 2 if learn.dls.device.type == "cpu" else 32
     batches = learn.dls.test_dl(tracks, num_workers=0, bs=bs)
     with torch.inference_mode():
         for (pictures,) in batches:
@@ -119,9 +119,10 @@ def feature_dataloaders(learn, folder):
     fastai.data.core.DataLoaders
         Batches of features and genres.
     """
-    parts = learn.dls.train_ds, learn.dls.valid_ds
-    features = [torch.from_numpy(body_features(learn, part.items, folder)) for part in parts]
-    genres = [torch.tensor(part.items["genre"].map(learn.dls.vocab.o2i).tolist()) for part in parts]
+    numbers, device = learn.dls.vocab.o2i, learn.dls.device
+    tables = [part.items for part in (learn.dls.train_ds, learn.dls.valid_ds)]
+    features = [torch.tensor(body_features(learn, one, folder), device=device) for one in tables]
+    genres = [torch.tensor(one["genre"].map(numbers).tolist(), device=device) for one in tables]
     set_seed(learn.seed, reproducible=True)  # the same order whether features were kept or not
     # What is only watched goes through the head in one batch: it is quick, and changes nothing.
     sizes = learn.dls.bs, len(genres[1])
@@ -129,7 +130,7 @@ def feature_dataloaders(learn, folder):
         dl_of_tensors(dl, x, y, after_batch=noop, bs=size)
         for dl, x, y, size in zip(learn.dls.loaders, features, genres, sizes, strict=True)
     ]
-    return DataLoaders(*loaders, device=learn.dls.device)
+    return DataLoaders(*loaders, device=device)
 
 
 def predict_features(learn, tracks, folder):
