@@ -1,4 +1,5 @@
 import json
+import random
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from melgenre.evaluation import held_out, predict_tracks
 from melgenre.export import export_learner, load_exported
 from melgenre.frozen import body_features
 from melgenre.learner import (
+    _read_once,
     describe_training,
     fit,
     genre_learner,
@@ -259,3 +261,28 @@ def test_a_texture_network_is_rebuilt_by_the_classifier(pictures, tmp_path, writ
         np.testing.assert_allclose(probabilities, by_fastai, atol=1e-4)
     song = write_song(tmp_path / "song.wav", seconds=31)
     assert sum(classifier.predict(song).values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_that_are_read_once_make_the_same_batches(pictures):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    for from_files in picture_dataloaders(few).loaders:
+        once = _read_once(from_files)
+        once.rng, from_files.rng = random.Random(3), random.Random(3)
+        batches = list(zip(once, from_files, strict=True))
+        for (x, y), (same_x, same_y) in batches:
+            torch.testing.assert_close(x, same_x)
+            assert y.tolist() == same_y.tolist()
+
+
+def test_training_is_the_same_whether_features_were_kept_or_not(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.learner.feature_folder", lambda: tmp_path)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    heads = []
+    for _ in range(2):
+        learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+        learn.weights = "as if from ImageNet"
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        heads.append(learn.model[1].state_dict())
+    for name, tensor in heads[0].items():
+        torch.testing.assert_close(tensor, heads[1][name])
