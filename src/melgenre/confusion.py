@@ -211,7 +211,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
     def selected(self):
         """The clips of the selection, the most confident first: a table like the results."""
         genre, predicted = self.selection
-        return self._clips_of(genre, predicted)
+        return self.clips_of(genre, predicted)
 
     @property
     def decisions(self):
@@ -236,7 +236,8 @@ class ConfusionBrowser(anywidget.AnyWidget):
         """
         return write_page(self, file, clips_per_cell=clips_per_cell, seconds=seconds)
 
-    def _clips_of(self, genre, predicted):
+    def clips_of(self, genre, predicted):
+        """Clips of a genre that were called another; None stands for all of them."""
         clips = self.results
         if genre is not None:
             clips = clips[clips["genre"] == genre]
@@ -256,12 +257,12 @@ class ConfusionBrowser(anywidget.AnyWidget):
         self.send({**answer, "ticket": message.get("ticket")}, buffers)
 
     def _send_clips(self, message):
-        clips = self._clips_of(*message["selection"])
+        clips = self.clips_of(*message["selection"])
         page = clips.iloc[message["start"] :][:PAGE]
-        answer = {"clips": self._describe(page, "results"), "total": len(clips)}
+        answer = {"clips": self.describe(page, "results"), "total": len(clips)}
         return answer, [self.picture_png(clip) for _, clip in page.iterrows()]
 
-    def _describe(self, clips, table):
+    def describe(self, clips, table):
         """What the page says of each clip: its name, genres and decision."""
         decided = self.decisions.set_index("track_id").to_dict("index")
         described = []
@@ -326,7 +327,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
         asked = embed_pictures(self.learn, clip.to_frame().T)
         rows, similarities = zip(*nearest(asked[0], self._known), strict=True)
         clips = self.training.iloc[list(rows)]
-        described = self._describe(clips, "training")
+        described = self.describe(clips, "training")
         for one, similarity in zip(described, similarities, strict=True):
             one["similarity"] = similarity
         return {"clips": described}, [self.picture_png(clip) for _, clip in clips.iterrows()]

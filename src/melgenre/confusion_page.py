@@ -24,9 +24,9 @@ def write_page(browser, file, *, clips_per_cell, seconds):
     -------
     Path
     """
-    every = browser._clips_of(None, None)
+    every = browser.clips_of(None, None)
     shown = every.groupby(["genre", "predicted"]).head(clips_per_cell)
-    clips = browser._describe(shown, "results")
+    clips = browser.describe(shown, "results")
     for clip in clips:
         _embed(browser, clip, seconds)
     matrix = {**browser.matrix, "verdicts": [], "explains": False, "compares": False}
