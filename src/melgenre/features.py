@@ -95,10 +95,13 @@ def compile_librosa():
     """Have librosa's functions in numba's cache before several processes look for them there.
 
     Processes that fill the cache side by side can leave a kernel of the one beside a wrapper of
-    the other, and from then on every process crashes (numba issue 10128). librosa compiles where
-    it is imported; its beat tracker imports all that this package uses.
+    the other, and from then on every process crashes (numba issue 10128). Up to 0.11 librosa
+    compiles where it is imported, from 1.0 on where it is first called: so it is called.
     """
-    import librosa.beat  # noqa: F401
+    seconds = np.arange(5 * SAMPLE_RATE, dtype=np.float32) / SAMPLE_RATE
+    tone = np.sin(2 * np.pi * 220 * seconds)
+    describe_clip(tone)
+    describe_clip(tone * (seconds % 0.5 < 0.1))  # what has a beat goes other ways
 
 
 def _describe(path):
