@@ -87,9 +87,8 @@ def smaller(model, by_torch):
     windows = [(0, 30, melspectrogram_picture(load_clip(path))) for path in paths]
     judged = {}
 
-    def judge(name, classifier, precision=torch.float32):
+    def judge(name, classifier, bf16=False):
         def run():
-            bf16 = precision == torch.bfloat16
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 judged[name] = classifier.judge_windows(windows)[2]
 
@@ -109,7 +108,7 @@ def smaller(model, by_torch):
             ),
         }
         if cpu_has_bf16():  # elsewhere it is emulated, and takes minutes
-            ways["torch, bf16"] = judge("torch, bf16", by_torch, torch.bfloat16)
+            ways["torch, bf16"] = judge("torch, bf16", by_torch, bf16=True)
         seconds = take_turns(ways, rounds=1)
     reference = judged["torch, fp32"]
     made = [

@@ -139,21 +139,17 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     found = find_architecture(architecture)
     set_seed(seed, reproducible=True)
     body = RECIPES[recipe]["body"]
-    options = {
-        "loss_func": CrossEntropyLossFlat(label_smoothing=RECIPES[recipe]["smoothing"]),
-        "opt_func": fused_adam,
-        "metrics": accuracy,
-    }
+    loss = CrossEntropyLossFlat(label_smoothing=RECIPES[recipe]["smoothing"])
 
     def build(pretrained):
+        options = {"loss_func": loss, "opt_func": fused_adam, "metrics": accuracy}
         # Without `train_bn=False`, fastai's frozen body would learn its batch norms.
-        train_bn = not pretrained
+        options["train_bn"] = not pretrained
         if body == "whole":
-            return vision_learner(dls, found, pretrained=pretrained, normalize=False,
-                                  train_bn=train_bn, **options)  # fmt: skip
+            return vision_learner(dls, found, pretrained=pretrained, normalize=False, **options)
         # fastai 2.8's `vision_learner` takes a `cut`, and drops it; so this is what it would do.
         model = build_network(architecture, len(dls.vocab), body, pretrained=pretrained)
-        learn = Learner(dls, model, splitter=default_split, train_bn=train_bn, **options)
+        learn = Learner(dls, model, splitter=default_split, **options)
         if pretrained:
             learn.freeze()
         return learn
