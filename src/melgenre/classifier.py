@@ -103,12 +103,12 @@ class GenreClassifier:
         folder = _find_folder(model)
         config = read_config(folder)
         if backend is None:
-            can_onnx = device == "cpu" and importlib.util.find_spec("onnxruntime")
-            backend = "onnx" if can_onnx and (folder / ONNX).exists() else "torch"
-        by_onnx = backend == "onnx"
-        judge = (
-            _judge_by_onnx(folder, config) if by_onnx else _judge_by_torch(folder, config, device)
-        )
+            by_onnx = device == "cpu" and importlib.util.find_spec("onnxruntime")
+            backend = "onnx" if by_onnx and (folder / ONNX).exists() else "torch"
+        if backend == "onnx":
+            judge = _judge_by_onnx(folder, config)
+        else:
+            judge = _judge_by_torch(folder, config, device)
         return cls(judge, config, folder, backend)
 
     def on_one_core(self):

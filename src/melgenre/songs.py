@@ -122,8 +122,9 @@ def _modified(song):
 
 
 def _ask(classifier, todo):
-    """A row for each song, in their order; each has a core to itself."""
-    classifier = classifier.on_one_core()
+    """A row for each song, in their order; each has a core to itself, and one alone has all."""
+    if len(todo) > 1:
+        classifier = classifier.on_one_core()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(lambda one: _answer(classifier, *one), todo)
 
