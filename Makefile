@@ -8,10 +8,10 @@ MODEL ?= models/resnet34
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab app bench results notebooks address clean
+.PHONY: help run test lint lab app bench gpu-check results notebooks address clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 	@echo
 	@echo '  COLLECTION=gtzan-mini or gtzan downloads real music first (make run COLLECTION=gtzan-mini).'
 	@echo '  MELGENRE_DATA=FOLDER uses the music in FOLDER: <genre>/<song>.mp3, or GTZAN.'
@@ -41,6 +41,10 @@ bench: $(VENV)/.run  ## measure speed and memory beside what else one would run 
 	$(BIN)/python -W ignore benchmarks/classifying.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
+
+gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one; keep times and accuracies
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -W ignore benchmarks/gpu.py
 
 results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
 	$(BIN)/python scripts/make_results.py
