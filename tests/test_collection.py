@@ -1,5 +1,6 @@
 import http.server
 import json
+import re
 import shutil
 import tarfile
 import threading
@@ -20,6 +21,7 @@ from melgenre.collection import (
     verify_gtzan,
 )
 from melgenre.download import DownloadError
+from melgenre.melspectrogram import extract_melspectrograms
 
 
 def write_clips(folder, write_song, names):
@@ -62,10 +64,54 @@ def test_a_users_own_music_keeps_its_names(tmp_path, write_song):
     (tmp_path / "mine" / "rock" / "cover.txt").write_text("no sound")
     tracks = find_tracks(tmp_path / "mine")
     assert tracks["track_id"].tolist() == [
-        "R&B/a 'quoted' one", "R&B/Élan vital", "rock/x", "rock/x (2)", "rock/x (3)", "джаз/песня",
+        "R&B/a 'quoted' one", "R&B/Élan vital", "old/rock/x", "rock/x", "rock/x (2)", "джаз/песня",
     ]  # fmt: skip
-    assert tracks["artist_id"].isna().all()
+    assert tracks["artist_id"].dropna().tolist() == ["rock"]
     assert tracks["collection"].str.startswith("mine-").all()
+    assert tracks.attrs["skipped"] == {".txt": 1}
+
+
+NESTED = [
+    "Jazz/Miles/Blue/CD 1/So What.wav", "Jazz/Miles/Blue/CD 2/So What.wav", "Jazz/Ella/Songs/a.wav",
+    "Rock/Björk 🎷/CD 1/b.wav", "Rock/loose.wav", "loose.wav", "Rock/Björk 🎷/CD 1/cover.jpg",
+]  # fmt: skip
+
+
+def test_folders_below_a_genre_are_artist_and_album(tmp_path, write_song):
+    write_clips(tmp_path, write_song, [name for name in NESTED if name.endswith("wav")])
+    (tmp_path / NESTED[-1]).write_bytes(b"")
+    tracks = find_tracks(tmp_path).set_index("track_id")
+    assert tracks["genre"].tolist() == ["Jazz"] * 3 + ["Rock"] * 2
+    song = tracks.loc["Jazz/Miles/Blue/CD 2/So What"]
+    assert (song["artist_id"], song["album"]) == ("Miles", "Blue")
+    assert tracks.loc["Rock/Björk 🎷/CD 1/b", "artist_id"] == "Björk 🎷"
+    assert pd.isna(tracks.loc["Rock/loose", "artist_id"])
+    assert tracks.attrs["skipped"] == {".jpg": 1, ".wav": 1}
+    # Songs of one name have pictures of their own, which are found again as they lie.
+    drawn = extract_melspectrograms(tracks.reset_index(), tmp_path / "drawn", progress=False)
+    assert drawn["picture"].is_unique
+    again = find_tracks(tmp_path / "drawn")
+    assert again["track_id"].tolist() == drawn["track_id"].tolist()
+    assert again["artist_id"].tolist()[:3] == drawn["artist_id"].tolist()[:3]
+    # What a person wrote comes before the folder's name.
+    (tmp_path / "tracks.csv").write_text(
+        "track_id,artist_id,path\nJazz/Ella/Songs/a,Ella Fitzgerald,elsewhere\n"
+    )
+    tracks = find_tracks(tmp_path).set_index("track_id")
+    assert tracks["artist_id"].tolist()[:2] == ["Ella Fitzgerald", "Miles"]
+    assert tracks["path"].str.startswith(str(tmp_path)).all()
+
+
+def test_what_was_understood_is_printed(tmp_path, write_song, capsys):
+    write_clips(tmp_path / "mine", write_song, [name for name in NESTED if name.endswith("wav")])
+    load_collection(tmp_path / "mine", data=tmp_path / "data")
+    printed = capsys.readouterr().out
+    assert re.search(r"Jazz +3 +2 +0\nRock +2 +1 +1\n", printed)
+    assert "no genre's folder: 1 .wav." in printed
+    assert "fewer than 10 songs of Jazz (3), Rock (2)" in printed
+    shutil.move(tmp_path / "mine", tmp_path / "all" / "mine")
+    load_collection(tmp_path / "all", data=tmp_path / "data")
+    assert "all songs lie in one folder, 'mine'" in capsys.readouterr().out
 
 
 def test_a_users_own_facts_are_added(tmp_path, write_song):

@@ -62,7 +62,8 @@ def test_a_score_says_what_it_is_a_score_of(tmp_path):
     assert result["macro_f1"] == pytest.approx(np.mean([2 / 3, 4 / 5]), abs=1e-4)
     assert result["recall"] == {"jazz": 0.5, "rock": 1.0}
     assert describe_score(result).startswith("75.0 % [")
-    assert describe_score(result).endswith("of 4 tracks (random)")
+    assert describe_score(result).endswith("of 4 tracks (random); few tracks, so a rough figure")
+    assert describe_score(result | {"tracks": 290}).endswith("of 290 tracks (random)")
     assert recall_by_genre(predictions).to_dict() == {"jazz": 0.5, "rock": 1.0}
     with pytest.raises(ValueError, match="no track to judge by"):
         score(predictions.head(0), "random")
@@ -72,6 +73,27 @@ def test_a_genre_that_nobody_judged_gives_no_figure():
     predictions = table([True, True]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
     with pytest.raises(ValueError, match="No track of 'blues'"):
         score(predictions, "random")
+
+
+def test_a_genre_that_is_only_learned_from_is_named_beside_the_figure():
+    predictions = table([True, True, True, False]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
+    learned = pd.DataFrame({"track_id": ["b1", "b2"], "genre": "blues", "split": "train"})
+    split = pd.concat([predictions.assign(split="valid"), learned])
+    result = score(predictions, "artists-apart", split=split)
+    assert result["untested"] == ["blues"]
+    assert result["macro_f1"] == pytest.approx(np.mean([0.8, 2 / 3]), abs=1e-4)
+    assert "; not tested: blues;" in describe_score(result)
+    # A genre that the split has to judge by must be among the judged.
+    with pytest.raises(ValueError, match="No track of 'jazz'"):
+        score(predictions[predictions["genre"] == "rock"], "artists-apart", split=split)
+
+
+def test_all_right_is_no_proof_that_all_will_be():
+    for n in (3, 17, 60):
+        low, high = accuracy_interval(table(np.ones(n, bool)))
+        assert (low, high) == (pytest.approx(1 - 3 / n), 1)
+        low, high = accuracy_interval(table(np.zeros(n, bool)))
+        assert (low, high) == (0, pytest.approx(3 / n))
 
 
 def test_a_model_is_no_better_than_itself():

@@ -5,8 +5,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from melgenre.experiments import vote
+from melgenre.experiments import compare_starts, vote
 from melgenre.results import load_predictions, load_results
+from melgenre.splits import SplitError
 
 sys.path.append(str(ROOT / "scripts"))
 import make_results  # noqa: E402
@@ -56,3 +57,10 @@ def test_a_vote_of_models_that_were_not_run_is_refused(run_again, pictures):
     results = run_again()
     with pytest.raises(ValueError, match="No vote without resnet99.*random with seed 0"):
         vote(results, "vote", ["resnet99", "resnet18, texture"], "random", pictures)
+
+
+@pytest.mark.parametrize("folds", [None, 1, 2])
+def test_starts_are_not_compared_on_a_small_collection(pictures, folds):
+    tracks = pictures if folds is None else pictures.assign(artist_fold=folds)
+    with pytest.raises(SplitError, match="Too few tracks to compare starts"):
+        compare_starts(tracks, tracks)

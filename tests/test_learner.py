@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,7 +13,7 @@ from PIL import Image
 
 from melgenre.classifier import GenreClassifier
 from melgenre.evaluation import held_out, predict_tracks
-from melgenre.export import export_learner, load_exported
+from melgenre.export import export_learner, load_exported, load_split
 from melgenre.frozen import body_features
 from melgenre.learner import (
     _read_once,
@@ -22,6 +23,7 @@ from melgenre.learner import (
     picture_dataloaders,
 )
 from melgenre.melspectrogram import PictureError
+from melgenre.model_folder import ModelError
 from melgenre.networks import (
     ArchitectureError,
     build_network,
@@ -224,6 +226,44 @@ def test_an_export_leaves_the_learner_as_it_is(learner, exported, pictures, tmp_
     np.testing.assert_allclose(
         predict_tracks(calibrated, few).filter(like="p_"), expected, atol=1e-4
     )
+
+
+def test_an_export_keeps_its_split(learner, exported, pictures, capsys):
+    split = load_split(exported, pictures).set_index("track_id")["split"]
+    for side, items in (("train", learner.dls.train_ds), ("valid", learner.dls.valid_ds)):
+        assert set(split.index[split == side]) == set(items.items["track_id"])
+    # Tracks of genres that it never saw belong to no side.
+    assert split.isna().sum() == (~pictures["genre"].isin(learner.dls.vocab)).sum()
+    # A song that is no longer there, or new, changes nothing.
+    fewer = load_split(exported, pictures.iloc[::3])
+    assert fewer["split"].equals(
+        split[fewer["track_id"]].reset_index(drop=True).set_axis(fewer.index)
+    )
+    others = load_split(exported, pictures.assign(track_id="other/" + pictures["track_id"]))
+    assert set(others["split"]) == {"test"}
+    assert "all of them are new" in capsys.readouterr().out
+
+
+def test_an_export_without_a_split_gets_a_sentence(exported, pictures, tmp_path):
+    shutil.copytree(exported, tmp_path / "old", ignore=shutil.ignore_patterns("split.csv"))
+    with pytest.raises(ModelError, match="old has no split.csv.*Export"):
+        load_split(tmp_path / "old", pictures)
+
+
+def test_a_limit_from_few_clips_is_not_used(learner, exported, pictures, tmp_path):
+    result = {"protocol": "random", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
+    judged = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
+    folder = export_learner(learner, tmp_path / "few", {"weights": "none"}, result, judged)
+    assert json.loads((folder / "config.json").read_text())["calibration"]["strangest"] is None
+    assert "cannot tell what it does" in (folder / "README.md").read_text()
+    answer = GenreClassifier.load(folder).predict((np.zeros(22050 * 3, np.float32), 22050))
+    assert not answer.unsure
+    assert "calibrated on 8 clips, and 50 are needed" in repr(answer)
+    # A model of made-up music is known by its collection.
+    assert answer.caveats == (answer.caveats[0],)
+    made_up = GenreClassifier.load(exported).predict(pictures["path"].iloc[0])
+    assert "trained on made-up music" in repr(made_up)
+    assert len(made_up.caveats) == 1
 
 
 def test_an_export_says_where_it_comes_from(exported):

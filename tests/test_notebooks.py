@@ -55,7 +55,7 @@ def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(workshop, music, m
         assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source)
     assert "Accuracy of mobilenet_v3_small, quick:" in run.stdout
     assert {f.name for f in (workshop / "models" / "mobilenet_v3_small").iterdir()} == {
-        "learner.pkl", "model.safetensors", "model.onnx", "config.json", "README.md",
+        "learner.pkl", "model.safetensors", "model.onnx", "config.json", "split.csv", "README.md",
     }  # fmt: skip
 
 

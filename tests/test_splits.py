@@ -143,7 +143,7 @@ def test_the_most_honest_protocol_is_chosen():
         (random_split, ["jazz", "jazz", "jazz"], "1 genre.*needs two"),
         (random_split, [], "0 genre.*needs two"),
         (random_split, ["jazz", "jazz", "rock"], "Only one of the tracks is of genre 'rock'"),
-        (group_split, ["jazz", "jazz", "rock", "rock"], "too few groups of artist_id"),
+        (group_split, ["jazz", "jazz", "rock", "rock"], "Too few groups of artist_id"),
         (fault_filtered_split, ["jazz", "jazz", "rock", "rock"], "none of them"),
         (artist_folds, ["jazz", "jazz", "rock", "rock"], "none of them"),
         (random_folds, ["jazz", "jazz", "rock", "rock"], "'jazz' has 2 tracks.*10 folds"),
@@ -161,7 +161,36 @@ def test_unknown_artists_are_told():
         group_split(tracks)
 
 
+@pytest.fixture
+def mini():
+    """The tracks of gtzan_mini: the first ten of each genre; of four genres all by one artist."""
+    facts = gtzan_facts()
+    return facts[facts["track_id"].str[-5:].astype(int) < 10].reset_index(drop=True)
+
+
+def test_artists_are_kept_apart_where_the_published_split_has_too_few_tracks(mini, capsys):
+    assert protocols_for(mini) == ["random", "artists-apart"]
+    assert protocols_for(mini, folds=True) == ["random-10-fold", "artists-apart"]
+    assert capsys.readouterr().out == ""
+    for seed in range(5):
+        split = group_split(mini, seed=seed)
+        assert find_leaks(split).empty
+        sides = split.groupby("genre")["split"].nunique()
+        of_one_artist = ["blues", "classical", "reggae", "rock"]
+        assert sorted(sides.index[sides == 1]) == of_one_artist
+        assert (split.loc[split["genre"].isin(of_one_artist), "split"] == "train").all()
+        assert "one artist_id: blues, classical, reggae, rock." in capsys.readouterr().out
+
+
+def test_a_collection_whose_artists_cannot_be_kept_apart_gets_the_reason(mini, capsys):
+    pair = mini[mini["genre"].isin(["classical", "pop"])]
+    assert protocols_for(pair, folds=True) == ["random-10-fold"]
+    assert "keeps artists apart. Too few groups of artist_id: classical" in capsys.readouterr().out
+    assert protocols_for(mini[["track_id", "genre"]]) == ["random"]
+    assert "No track has an artist_id" in capsys.readouterr().out
+
+
 def test_too_little_of_gtzan_for_the_published_split_is_told():
     few = gtzan_facts().groupby("genre").head(5)
-    with pytest.raises(SplitError, match="too few of GTZAN's 1000 tracks"):
+    with pytest.raises(SplitError, match="Too few of GTZAN's 1000 tracks"):
         fault_filtered_split(few)

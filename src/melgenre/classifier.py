@@ -14,7 +14,7 @@ import numpy as np
 
 from .audio import cut_windows
 from .melspectrogram import MelSettings, melspectrogram_picture
-from .model_folder import LEARNER, ONNX, WEIGHTS, ModelError, damaged, read_config
+from .model_folder import FEWEST_CLIPS, ONNX, PRIVATE, WEIGHTS, ModelError, damaged, read_config
 
 # Windows that the network gets at a time: on a CPU more take memory and no less time.
 CPU_BATCH, GPU_BATCH = 2, 32
@@ -32,14 +32,20 @@ class Answer(dict):
         The sound is unlike anything the model learned from: its probabilities mean nothing.
     strangeness : float
         How unlike; about 1 for what it learned from.
+    caveats : tuple of str
+        Sentences that belong beside the answer, from the model's training.
     """
 
-    def __init__(self, genres, probabilities, strangeness, strangest):
+    def __init__(self, genres, probabilities, strangeness, strangest, caveats=()):
         order = np.argsort(-np.asarray(probabilities), kind="stable")
         super().__init__((genres[i], float(probabilities[i])) for i in order)
+        self.caveats = tuple(caveats)
         self.strangeness = float(strangeness)
         self.unsure = self.strangeness > strangest
         self.genre = UNSURE if self.unsure else next(iter(self))
+
+    def __repr__(self):
+        return "\n".join([super().__repr__(), *self.caveats])
 
 
 class GenreClassifier:
@@ -59,7 +65,10 @@ class GenreClassifier:
     backend, device : str
         What runs the network ("onnx" or "torch"), and where.
     strangest : float
-        Sound of a greater strangeness is answered with "unsure".
+        Sound of a greater strangeness is answered with "unsure"; infinite where the model was
+        calibrated on too few clips to tell.
+    caveats : list of str
+        Of every answer.
 
     Examples
     --------
@@ -77,6 +86,7 @@ class GenreClassifier:
         self.settings = MelSettings(**config["mel_settings"])
         strangest = config["calibration"]["strangest"]
         self.strangest = np.inf if strangest is None else strangest
+        self.caveats = _caveats(config)
 
     @classmethod
     def load(cls, model, *, backend=None, device="cpu"):
@@ -130,7 +140,8 @@ class GenreClassifier:
         return GenreClassifier(judge, self.config, self.folder, self.backend)
 
     def save(self, folder):
-        """Copy the model into another folder, without `learner.pkl`, which can hold code.
+        """Copy the model into another folder, without `learner.pkl`, which can hold code, and
+        without `split.csv`, which names tracks.
 
         Parameters
         ----------
@@ -140,7 +151,7 @@ class GenreClassifier:
         -------
         Path
         """
-        ignore = shutil.ignore_patterns(LEARNER)
+        ignore = shutil.ignore_patterns(*PRIVATE)
         return Path(shutil.copytree(self.folder, folder, ignore=ignore, dirs_exist_ok=True))
 
     def push_to_hub(self, name, *, private=True, token=None):
@@ -163,7 +174,9 @@ class GenreClassifier:
 
         api = HfApi(token=token)
         api.create_repo(name, private=private, exist_ok=True)
-        return api.upload_folder(repo_id=name, folder_path=self.folder, ignore_patterns=[LEARNER])
+        return api.upload_folder(
+            repo_id=name, folder_path=self.folder, ignore_patterns=list(PRIVATE)
+        )
 
     def predict(self, recording):
         """Genres of a whole recording, the most probable first.
@@ -195,7 +208,7 @@ class GenreClassifier:
         # Applause at the end makes no song unsure; a song that is half applause is.
         counted = sure if sure.mean() > 0.5 else np.ones_like(sure)
         return Answer(self.genres, probabilities[counted].mean(axis=0),
-                      np.median(strangeness), self.strangest)  # fmt: skip
+                      np.median(strangeness), self.strangest, self.caveats)  # fmt: skip
 
     def timeline(self, recording):
         """Genres along a recording.
@@ -275,6 +288,23 @@ class GenreClassifier:
             judged.append(self.judge_pictures(pictures[-len(some) :]))
         probabilities, strangeness = (np.concatenate(parts) for parts in zip(*judged, strict=True))
         return times, pictures, probabilities, strangeness
+
+
+def _caveats(config):
+    """Sentences that belong beside every answer of a model."""
+    caveats = []
+    if str(config["training"].get("collection", "")).startswith("synthetic"):
+        caveats.append(
+            "This model was trained on made-up music: its answer is worth nothing for real music. "
+            "Train it on real genres first."
+        )
+    if config["calibration"]["strangest"] is None:
+        tracks = config["calibration"].get("tracks", "an unknown number of")
+        caveats.append(
+            f"This model cannot tell what it does not know: it was calibrated on {tracks} clips, "
+            f"and {FEWEST_CLIPS} are needed. Even noise gets one of its genres."
+        )
+    return caveats
 
 
 def _find_folder(model):

@@ -94,16 +94,20 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the head and the split.")] = 0,
     quiet: Quiet = False,
 ):
-    """Train a network on a folder of genres, judge it honestly, and export it.
+    """Train a network on a folder of genres, test it honestly, and export it.
 
-    Artists are kept apart where a tracks.csv in the folder knows them.
+    Artists are kept apart where the folders are <genre>/<artist>/…, or where a tracks.csv in the
+    folder names them.
     """
+    from contextlib import ExitStack
+
     from .collection import load_collection, project_folder
     from .evaluation import describe_score, held_out, predict_tracks, score
+    from .experiments import make_protocol
     from .export import export_learner
     from .learner import RECIPES, describe_training, fit, genre_learner, picture_dataloaders
     from .melspectrogram import extract_melspectrograms
-    from .splits import PROTOCOLS, protocols_for
+    from .splits import protocols_for
 
     with _sentences():
         if recipe not in RECIPES:
@@ -112,15 +116,31 @@ def train(
         pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
         tracks = extract_melspectrograms(tracks, pictures, progress=not quiet)
         protocol = protocols_for(tracks)[-1]
-        split = PROTOCOLS[protocol](tracks)
+        split = make_protocol(tracks, protocol, seed)
         learn = genre_learner(picture_dataloaders(split), architecture, recipe, seed=seed)
-        with learn.no_bar(), learn.no_logging():
+        with ExitStack() as silence:
+            if quiet:
+                silence.enter_context(learn.no_bar())
+                silence.enter_context(learn.no_logging())
             fit(learn)
-        predictions = predict_tracks(learn, held_out(split))
+            predictions = predict_tracks(learn, held_out(split))
         result = score(predictions, protocol, split=split)
         export_learner(learn, out, describe_training(learn, split), result, predictions)
-    print(describe_score(result))
+    print(f"Genres:   {', '.join(learn.dls.vocab)}")
+    print(f"Split:    {protocol}, {len(learn.dls.train_ds)} tracks to learn from")
+    print(f"Accuracy: {describe_score(result)}")
+    print(_worth(result))
     print(f"Exported to {out}: melgenre predict --model {out} SONG")
+
+
+def _worth(result):
+    """What a figure is worth, in a sentence."""
+    if result["protocol"] == "random":
+        return (
+            "The split is random: artists may be on both sides, and then the figure flatters. "
+            "Put the songs into <genre>/<artist>/ to keep artists apart."
+        )
+    return "No artist is on both sides: so it does with artists that it has never heard."
 
 
 @app.command("app")

@@ -1,13 +1,14 @@
 """A folder, an archive or a download -> the table of tracks.
 
-Any folder of `<genre>/<song>` is a collection, at any depth: GTZAN as its archives unpack
-(`genres/…`, `Data/genres_original/…`), pictures made earlier, or a user's own music.
+Any folder of `<genre>/<song>` or `<genre>/<artist>/<album>/<song>` is a collection: GTZAN as its
+archives unpack (`genres/…`, `Data/genres_original/…`), pictures made earlier, or a user's music.
 """
 
 import hashlib
 import itertools
 import os
 import warnings
+from collections import Counter
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +33,19 @@ SYNTHETIC_WARNING = (
     "no accuracy from it says anything about real music. Put GTZAN into data/gtzan, or set "
     'COLLECTION to "gtzan-mini" or "gtzan" to download it.'
 )
+
+
+WRAPPERS = frozenset(
+    ("audio", "data", "genres", "genres_original", "images", "images_original", "mels", "music")
+    + ("pictures", "songs", "wav", "wavs")
+)
+"""Names of folders above those of the genres, in lower case."""
+
+OWN_FILES = ("tracks.csv", "SYNTHETIC.md", "mel_settings.json")
+"""Files of a collection that are no tracks, and are no surprise."""
+
+FEW_SONGS = 10
+"""A genre of fewer songs gets a warning: hardly one of them is left to be judged by."""
 
 
 class CollectionError(ValueError):
@@ -99,20 +113,66 @@ def load_collection(name="auto", *, data=None, progress=True):
     if name == "synthetic":
         tracks["collection"] = "synthetic"
         print(SYNTHETIC_WARNING)
+    collection = tracks["collection"].iloc[0]
     with_sound = tracks["path"].notna().sum()
     print(
-        f"{tracks['collection'].iloc[0]}: {len(tracks)} tracks of {tracks['genre'].nunique()} "
+        f"{collection}: {len(tracks)} tracks of {tracks['genre'].nunique()} "
         f"genres, {with_sound} with sound, {tracks['picture'].notna().sum()} with a picture."
     )
+    if collection != "gtzan" and name != "synthetic":
+        print(describe_collection(tracks).to_string())
+        _describe_problems(tracks)
     return tracks
+
+
+def describe_collection(tracks):
+    """What a folder was understood to be: songs and artists of each genre.
+
+    Parameters
+    ----------
+    tracks : pd.DataFrame
+        Of `find_tracks`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a genre: `songs`, `artists`, and `without artist`, the songs of nobody known.
+    """
+    by_genre = tracks.groupby("genre")
+    return pd.DataFrame({
+        "songs": by_genre.size(),
+        "artists": by_genre["artist_id"].nunique(),
+        "without artist": by_genre["artist_id"].agg(lambda artists: artists.isna().sum()),
+    })  # fmt: skip
+
+
+def _describe_problems(tracks):
+    """Print what a person should look at before anything is trained on their folder."""
+    skipped = tracks.attrs["skipped"]
+    if skipped:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(skipped.items()))
+        print(f"Skipped, because they are no sound or lie in no genre's folder: {kinds}.")
+    sizes = tracks.groupby("genre").size()
+    if len(sizes) == 1:
+        print(
+            f"WARNING: all songs lie in one folder, {sizes.index[0]!r}, so there is one genre. If "
+            "the folders in it are the genres, name that folder in place of the one above it."
+        )
+    elif sizes.min() < FEW_SONGS:
+        few = ", ".join(f"{genre} ({n})" for genre, n in sizes[sizes < FEW_SONGS].items())
+        print(
+            f"WARNING: fewer than {FEW_SONGS} songs of {few}. A network hardly learns a genre from "
+            "so few, and its figure says little."
+        )
 
 
 def find_tracks(folder):
     """The table of tracks of a folder.
 
-    Sound and pictures made earlier are found at any depth; the folder that a file lies in is its
-    genre. A `tracks.csv` in the folder adds what it knows by `track_id`, such as `artist_id`.
-    What is known of GTZAN's tracks is added to those.
+    Sound and pictures made earlier are found at any depth. The first folder below `folder` is the
+    genre, but for the usual names in `WRAPPERS`; of songs that lie deeper, the second is the artist
+    and the third the album. A `tracks.csv` in the folder adds what it knows by `track_id`, such as
+    `artist_id`. What is known of GTZAN's tracks is added to those.
 
     Parameters
     ----------
@@ -121,9 +181,11 @@ def find_tracks(folder):
     Returns
     -------
     pd.DataFrame
-        A row a track, sorted: `track_id`, `genre`, `artist_id`, `path`, `picture` (each of the
-        last three missing where there is none), `collection`, and for GTZAN `artist_fold`,
-        `fault_filtered_split`, `md5_wav`.
+        A row a track, sorted: `track_id` (the file below the collection, without its ending),
+        `genre`, `artist_id`, `path`, `picture` (each of the last three missing where there is
+        none), `collection`; `album` where folders name them; and for GTZAN `artist_fold`,
+        `fault_filtered_split`, `md5_wav`. `attrs["skipped"]` counts the files that are no tracks
+        by their ending.
 
     Raises
     ------
@@ -136,7 +198,7 @@ def find_tracks(folder):
             f"No folder {folder.name!r}. Name a folder of <genre>/<song> files, or an "
             "archive of one."
         )
-    sounds, pictures = _files_by_track(folder)
+    sounds, pictures, folders, skipped = _files_by_track(folder)
     if not sounds and not pictures:
         raise CollectionError(
             f"No music in {folder.name!r}. A collection is a folder with one folder for each genre "
@@ -144,16 +206,23 @@ def find_tracks(folder):
         )
     rows = [
         {"track_id": track, "genre": genre, "path": sounds.get((genre, track)),
-         "picture": pictures.get((genre, track))}
+         "picture": pictures.get((genre, track)), **folders.get((genre, track), {})}
         for genre, track in sorted(sounds.keys() | pictures.keys())
     ]  # fmt: skip
     tracks = pd.DataFrame(rows, dtype=object)
     is_gtzan = tracks["track_id"].isin(gtzan_facts()["track_id"]).mean() > 0.5
     facts = gtzan_facts() if is_gtzan else _own_facts(folder)
-    tracks = tracks.merge(facts.drop(columns="genre", errors="ignore"), on="track_id", how="left")
+    by_folder = tracks.pop("artist_id") if "artist_id" in tracks else None
+    new = [column for column in facts if column == "track_id" or column not in ("genre", *tracks)]
+    tracks = tracks.merge(facts[new], on="track_id", how="left")
+    if by_folder is not None:
+        written = tracks.get("artist_id", by_folder)
+        tracks["artist_id"] = written.where(written.notna(), by_folder)
     tracks["collection"] = "gtzan" if is_gtzan else _unique_name(folder)
     first = ["track_id", "genre", "artist_id", "path", "picture", "collection"]
-    return tracks.reindex(columns=first + [c for c in tracks if c not in first])
+    tracks = tracks.reindex(columns=first + [c for c in tracks if c not in first])
+    tracks.attrs["skipped"] = skipped
+    return tracks
 
 
 def _own_facts(folder):
@@ -172,9 +241,13 @@ def _own_facts(folder):
 
 def _unique_name(folder):
     """The folder's name; outside the repository with a mark, since two may be of one name."""
-    if folder.resolve().is_relative_to(project_folder().resolve()):
-        return folder.name
-    return f"{folder.resolve().name}-{hashlib.md5(bytes(folder.resolve())).hexdigest()[:6]}"
+    whole = folder.resolve()
+    name = whole.name
+    if (folder / "SYNTHETIC.md").exists() and not name.startswith("synthetic"):
+        name = f"synthetic-{name}"  # a model that learned from it must be known by it
+    if whole.is_relative_to(project_folder().resolve()):
+        return name
+    return f"{name}-{hashlib.md5(bytes(whole)).hexdigest()[:6]}"
 
 
 @cache
@@ -251,29 +324,46 @@ def _unpacked(path, data):
 
 
 def _files_by_track(folder):
-    """Two dicts (genre, track_id) -> path: the sound and the pictures below a folder."""
-    sounds, pictures, foreign = {}, {}, []
-    for genre_folder, names in _genre_folders(folder):
-        genre = genre_folder.name
+    """The files below a folder by (genre, track_id): paths of sounds and of pictures, artist and
+    album by the folders of the sounds; and a count by ending of the files that are neither."""
+    sounds, pictures, folders = {}, {}, {}
+    skipped, foreign = Counter(), []
+    for place, names in walk(folder):
         for name in names:
             stem, suffix = os.path.splitext(name)
-            path = genre_folder / name
-            track = stem if stem.startswith(f"{genre}.") else f"{genre}/{stem}"
-            if suffix.lower() in AUDIO_SUFFIXES:
-                sounds[genre, _first_free(genre, track, sounds)] = str(path)
-            elif suffix.lower() == ".png":
+            path, suffix = place / name, suffix.lower()
+            genre, track, below = _genre_of(place.relative_to(folder).parts, stem)
+            if genre is None or suffix not in AUDIO_SUFFIXES | {".png"}:
+                skipped[suffix or "without ending"] += name not in OWN_FILES
+                continue
+            if suffix == ".png":
                 try:
                     check_picture(path)
                     pictures[genre, track] = str(path)
                 except PictureError as error:
                     foreign.append(error)
+            else:
+                track = _first_free(genre, track, sounds)
+                sounds[genre, track] = str(path)
+            folders[genre, track] = dict(zip(("artist_id", "album"), below, strict=False))
     if foreign and not sounds and not pictures:
         raise CollectionError(f"{len(foreign)} pictures cannot be used, the first: {foreign[0]}")
     if foreign:
         warnings.warn(
             f"{len(foreign)} pictures are left aside, the first: {foreign[0]}", stacklevel=3
         )
-    return sounds, pictures
+    return sounds, pictures, folders, dict(+skipped)
+
+
+def _genre_of(folders, stem):
+    """Genre, track_id and the folders between them of a file; a genre of None where it has none."""
+    if folders and stem.startswith(f"{folders[-1]}."):  # as GTZAN names its clips, at any depth
+        return folders[-1], stem, ()
+    while folders and folders[0].lower() in WRAPPERS:
+        folders = folders[1:]
+    if not folders:
+        return None, stem, ()
+    return folders[0], "/".join([*folders, stem]), folders[1:]
 
 
 def _first_free(genre, track, taken):

@@ -7,6 +7,9 @@ from sklearn.metrics import f1_score
 from .frozen import feature_folder, predict_features
 from .splits import find_leaks
 
+FEW_TRACKS = 50
+"""A figure from fewer tracks than these is called rough."""
+
 
 def held_out(tracks):
     """The tracks that a figure is taken from: `test` where the split has one, else `valid`."""
@@ -46,7 +49,9 @@ def accuracy_interval(predictions, *, resamples=2000, seed=0):
     """95 % interval of the accuracy, by bootstrap over artists (over tracks of unknown artists).
 
     Tracks of one artist succeed and fail together, so an artist is drawn whole. Efron and
-    Tibshirani, "An Introduction to the Bootstrap" (1993).
+    Tibshirani, "An Introduction to the Bootstrap" (1993). Where all tracks are right, or none, a
+    bootstrap sees no spread; there the bound is three over the number of artists (Hanley and
+    Lippman-Hand, "If nothing goes wrong, is everything all right?", 1983).
 
     Parameters
     ----------
@@ -65,6 +70,11 @@ def accuracy_interval(predictions, *, resamples=2000, seed=0):
     drawn = np.random.default_rng(seed).integers(len(by_group), size=(resamples, len(by_group)))
     sums = by_group[drawn].sum(axis=1)
     low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
+    unseen = min(1.0, 3 / len(by_group))
+    if right.all():
+        low = 1 - unseen
+    if not right.any():
+        high = unseen
     return float(low), float(high)
 
 
@@ -86,24 +96,26 @@ def score(predictions, protocol, *, split=None):
     protocol : str
         Name of the split in `melgenre.splits.PROTOCOLS`.
     split : pd.DataFrame
-        All tracks with their `split` or `fold`, to tell what stands on two sides.
+        All tracks with their `split` or `fold`: what leaks, and which genres are only learned from.
 
     Returns
     -------
     dict
         `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1`, `recall` of each genre,
-        `leaks` (how many artists, recordings and duplicates on two sides; None if not asked).
+        `leaks` (how many artists, recordings and duplicates on two sides; None if not asked),
+        `untested` (genres that the split leaves to learn from alone).
 
     Raises
     ------
     ValueError
-        If nothing was judged, or no track of a genre was: such a figure would look real.
+        If nothing was judged, or no track of a genre was that the split has to judge by: such a
+        figure would look real.
     """
     if predictions.empty:
         raise ValueError("No predictions, no accuracy: the split left no track to judge by.")
     genres = {column.removeprefix("p_") for column in predictions if column.startswith("p_")}
     missing = sorted(genres - set(predictions["genre"]))
-    if missing:
+    if not set(missing) <= _untested(split):
         raise ValueError(
             f"No track of {', '.join(map(repr, missing))} is among the {len(predictions)} judged, "
             "so an accuracy would leave that genre out. Split the tracks anew."
@@ -112,7 +124,8 @@ def score(predictions, protocol, *, split=None):
     if split is not None:
         leaks = {kind: int(n) for kind, n in find_leaks(split)["kind"].value_counts().items()}
     low, high = accuracy_interval(predictions)
-    f1 = f1_score(predictions["genre"], predictions["predicted"], average="macro")
+    tested = sorted(set(predictions["genre"]))
+    f1 = f1_score(predictions["genre"], predictions["predicted"], labels=tested, average="macro")
     return {
         "protocol": protocol,
         "tracks": int(predictions["track_id"].nunique()),
@@ -121,7 +134,15 @@ def score(predictions, protocol, *, split=None):
         "macro_f1": round(float(f1), 4),
         "recall": recall_by_genre(predictions).round(4).to_dict(),
         "leaks": leaks,
+        "untested": missing,
     }
+
+
+def _untested(split):
+    """Genres of which all tracks are learned from, because artists could not be kept apart."""
+    if split is None or "split" not in split:
+        return set()
+    return set(split["genre"]) - set(held_out(split)["genre"])
 
 
 def compare(first, second, *, resamples=10_000, seed=0):
@@ -172,10 +193,15 @@ def compare(first, second, *, resamples=10_000, seed=0):
 def describe_score(result):
     """A result in words: "52.4 % [47.0, 57.9] of 290 tracks (fault-filtered)"."""
     low, high = (100 * bound for bound in result["interval"])
-    return (
+    words = (
         f"{100 * result['accuracy']:.1f} % [{low:.1f}, {high:.1f}] of {result['tracks']} tracks "
         f"({result['protocol']})"
     )
+    if result.get("untested"):
+        words += f"; not tested: {', '.join(result['untested'])}"
+    if result["tracks"] < FEW_TRACKS:
+        words += "; few tracks, so a rough figure"
+    return words
 
 
 def recall_by_genre(predictions):

@@ -16,7 +16,7 @@ from .export import export_learner
 from .frozen import body_features, feature_folder
 from .learner import describe_training, fit, genre_learner, picture_dataloaders
 from .results import load_predictions, load_results, package_versions
-from .splits import PROTOCOLS, each_split
+from .splits import PROTOCOLS, SplitError, each_split
 from .transfer import transfer_learner
 
 BASELINES = {
@@ -201,20 +201,37 @@ def compare_starts(first, second, *, clips=(2, 5, 20), seeds=3):
     first, second : pd.DataFrame
         With `picture`, `genre` and `artist_fold`; `first` has no artist of `second`'s folds 2, 3.
     clips : tuple of int
-        How many of each genre are learned from.
+        How many of each genre are learned from; numbers that the collection is too small for are
+        left out.
     seeds : int
 
     Returns
     -------
     pd.DataFrame
         Mean accuracy over the seeds: a row for each of `clips`, a column for each start.
+
+    Raises
+    ------
+    SplitError
+        If the collection is too small for any of `clips`.
     """
-    watched = first.groupby("genre").sample(8, random_state=0).index
+    watched_clips = 8
+    fold = second.get("artist_fold", pd.Series(np.nan, index=second.index))
+    pool, judged = second[fold == 2], second[fold == 3]
+    most = _fewest(pool, set(second["genre"]))
+    clips = [n for n in clips if n <= most]
+    known = _fewest(first, set(first["genre"]))
+    if not clips or not _fewest(judged, set(second["genre"])) or known <= watched_clips:
+        raise SplitError(
+            f"Too few tracks to compare starts: it takes more than {watched_clips} of each genre "
+            "to train a model, and tracks of each genre in artist folds 2 and 3. GTZAN whole has "
+            "them."
+        )
+    watched = first.groupby("genre").sample(watched_clips, random_state=0).index
     split = first.assign(split=np.where(first.index.isin(watched), "valid", "train"))
     learn = _train(genre_learner(picture_dataloaders(split)))
     predictions = predict_tracks(learn, held_out(split))
-    judged = second[second["artist_fold"] == 3].assign(split="valid")
-    pool = second[second["artist_fold"] == 2].assign(split="train")
+    judged, pool = judged.assign(split="valid"), pool.assign(split="train")
     rows = []
     with tempfile.TemporaryDirectory() as model:
         export_learner(learn, model, describe_training(learn, split),
@@ -230,6 +247,11 @@ def compare_starts(first, second, *, clips=(2, 5, 20), seeds=3):
                 rows.append((n, start, (predictions["predicted"] == judged["genre"]).mean()))
     table = pd.DataFrame(rows, columns=["clips a genre", "start", "accuracy"])
     return table.pivot_table(index="clips a genre", columns="start", values="accuracy")
+
+
+def _fewest(tracks, genres):
+    """How many tracks the genre has that has fewest."""
+    return tracks["genre"].value_counts().reindex(sorted(genres), fill_value=0).min()
 
 
 def _train(learn):

@@ -8,24 +8,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from fastai.vision.all import AdaptiveConcatPool2d, load_learner
-from huggingface_hub import ModelCardData
 from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .evaluation import confusion_counts
 from .frozen import body_features, feature_folder
 from .learner import RECIPES
 from .melspectrogram import MelSettings
+from .model_card import model_card
 from .model_folder import (
     CARD,
     CONFIG,
+    FEWEST_CLIPS,
     FORMAT_VERSION,
     LEARNER,
     ONNX,
+    SPLIT,
     WEIGHTS,
     ModelError,
     read_config,
@@ -79,6 +81,9 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
         learn.export(folder.resolve() / LEARNER)
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS)
     _export_onnx(model, config, folder / ONNX)
+    split = _split_of(learn, predictions)
+    if split is not None:
+        split.to_csv(folder / SPLIT, index=False)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
     (folder / CARD).write_text(model_card(config, predictions), encoding="utf-8")
@@ -100,8 +105,8 @@ def calibrate(learn):
     Returns
     -------
     dict
-        `temperature`; `strangest`: 99 % of the validation clips are less strange than this;
-        `tracks`, how many these are.
+        `temperature`; `strangest`: 99 % of the validation clips are less strange than this (None
+        where they are fewer than `FEWEST_CLIPS`); `tracks`, how many these are.
     """
     body, head = learn.model.eval()
     items = learn.dls.valid_ds.items
@@ -121,9 +126,10 @@ def calibrate(learn):
 
     # More than a factor of e is no calibration but a broken learner, or too few clips.
     temperature = float(np.exp(minimize_scalar(loss, bounds=(-1, 1), method="bounded").x))
+    strangest = round(float(np.quantile(strangeness, 0.99)), 4)
     return {
         "temperature": round(temperature, 4),
-        "strangest": round(float(np.quantile(strangeness, 0.99)), 4),
+        "strangest": strangest if len(items) >= FEWEST_CLIPS else None,
         "tracks": len(items),
     }
 
@@ -147,6 +153,51 @@ def calibrated_copy(model, temperature):
         for parameter in last.parameters():
             parameter /= temperature
     return model
+
+
+def _split_of(learn, predictions):
+    """`track_id`, `genre` and `split` of the tracks that a learner saw and was judged by."""
+    parts = {"train": learn.dls.train_ds.items, "valid": learn.dls.valid_ds.items,
+             "test": predictions}  # fmt: skip
+    if not all("track_id" in items for items in parts.values()):
+        return None  # a learner of somebody's own DataLoaders
+    split = pd.concat([items.assign(split=side) for side, items in parts.items()])
+    return split[["track_id", "genre", "split"]].drop_duplicates("track_id")
+
+
+def load_split(folder, tracks):
+    """The split that an exported model was trained by.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of `export_learner`.
+    tracks : pd.DataFrame
+        Of the same collection, or of another one, of which all tracks are `test` then.
+
+    Returns
+    -------
+    pd.DataFrame
+        The tracks with the column `split`: `train` was learned from, `valid` watched, `test`
+        neither; missing where the model's split left a track out.
+
+    Raises
+    ------
+    ModelError
+        If the model's folder has no split.
+    """
+    file = Path(folder) / SPLIT
+    if not file.exists():
+        raise ModelError(
+            f"{Path(folder).name} has no {SPLIT}, which names the tracks it learned from. Export "
+            "the learner again."
+        )
+    known = pd.read_csv(file, dtype=str).set_index("track_id")["split"]
+    split = tracks["track_id"].map(known)
+    if split.isna().all():
+        print("The model learned from none of these tracks: all of them are new to it.")
+        split = split.fillna("test")
+    return tracks.assign(split=split)
 
 
 @contextmanager
@@ -184,81 +235,6 @@ def _export_onnx(model, config, file):
             input_names=["pictures"], output_names=["probabilities", "strangeness"],
             dynamic_shapes={"pictures": {0: "batch"}}, external_data=False, verbose=False,
         )  # fmt: skip
-
-
-CARD_TEXT = """
-# {architecture} for music genres
-
-Made by melgenre. It looks at the mel-spectrogram of thirty
-seconds of sound and names one of {n_genres} genres: {genres}.
-
-| | |
-| --- | --- |
-| accuracy | **{accuracy:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, of {tracks} tracks |
-| protocol | {protocol} |
-| learned from | {train_tracks} tracks of {collection} |
-| recipe, seed | {recipe}, {seed} |
-| starting weights | {weights} |
-| temperature | {temperature}, fitted on {valid_tracks} tracks |
-
-The interval is a bootstrap over artists, where they are known. What the clips judged were called:
-
-{matrix}
-
-## What it is for, and what not
-
-It tells apart the genres it learned, as they sounded in the clips it learned from. Genres are
-conventions, and a collection's labels are one person's: GTZAN's are known to hold mistakes. It must
-not be used to decide about people, payments or what is heard, nor as a measure of music. Sound
-that lies further from what it learned than 99 % of its validation clips (a strangeness above
-{strangest}), such as silence, noise or speech, is answered with "unsure".
-
-## Licence
-
-The weights it started from ({weights}) come with their own terms: ImageNet's pictures are for
-research. The recordings it learned from belong to their owners, and none is in this folder.
-"""
-
-
-def model_card(config, predictions):
-    """The README of an exported model, in Markdown with the hub's header.
-
-    Parameters
-    ----------
-    config : dict
-        Of the folder's `config.json`.
-    predictions : pd.DataFrame
-
-    Returns
-    -------
-    str
-    """
-    training, result, calibration = config["training"], config["result"], config["calibration"]
-    header = ModelCardData(
-        library_name="melgenre", license="other", license_name="weights-of-their-origin",
-        tags=["music", "audio-classification", "music-genre", "fastai", "mel-spectrogram"],
-        pipeline_tag="audio-classification",
-    )  # fmt: skip
-    low, high = (100 * bound for bound in result["interval"])
-    text = CARD_TEXT.format(
-        architecture=config["architecture"], n_genres=len(config["genres"]),
-        genres=", ".join(config["genres"]), accuracy=100 * result["accuracy"], low=low, high=high,
-        tracks=result["tracks"], protocol=result["protocol"],
-        train_tracks=training.get("train_tracks", "?"), collection=training.get("collection"),
-        recipe=training.get("recipe"), seed=training.get("seed"), weights=training["weights"],
-        temperature=calibration["temperature"], strangest=calibration["strangest"],
-        valid_tracks=calibration["tracks"], matrix=_markdown(confusion_counts(predictions)),
-    )  # fmt: skip
-    return f"---\n{header.to_yaml()}\n---\n{text}"
-
-
-def _markdown(counts):
-    """A confusion matrix as a table in Markdown."""
-    names = [str(name).replace("|", "\\|") for name in counts.index]
-    lines = ["| is \\ called | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    for name, row in zip(names, counts.to_numpy().tolist(), strict=True):
-        lines.append(f"| {name} | " + " | ".join(str(n) if n else "" for n in row) + " |")
-    return "\n".join(lines)
 
 
 def load_exported(folder, *, device="cpu"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.vision.all import DataLoaders, noop, set_seed
+from tqdm.auto import tqdm
 
 from .collection import project_folder
 from .precision import feature_dtype, precision_name
@@ -77,8 +78,9 @@ def _compute(learn, body, tracks, dtype):
     bs = 2 if device == "cpu" else 32
     batches = learn.dls.test_dl(tracks, num_workers=0, bs=bs)
     autocast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
+    quiet = not hasattr(learn, "progress")  # inside `learn.no_bar()`
     with torch.inference_mode(), autocast:
-        for (pictures,) in batches:
+        for (pictures,) in tqdm(batches, desc="features", leave=False, disable=quiet):
             features.append(body(pictures).float().cpu().numpy())
     return np.concatenate(features)
 

@@ -208,13 +208,14 @@ def load_clip(path, settings=MelSettings()):
 def check_picture(path, settings=MelSettings()):
     """Raise `PictureError` unless the file is a picture of these settings.
 
-    The settings saved beside its genre's folder must be the same, where there are some. Of the
-    picture only the header is read: 8-bit grey, `n_mels` high, `columns` wide.
+    The settings saved beside its genre's folder must be the same, where there are some; between
+    the two may lie the folders of an artist and an album. Of the picture only the header is read:
+    8-bit grey, `n_mels` high, `columns` wide.
     """
     from PIL import Image
 
     path = Path(path)
-    saved = load_settings(path.parent.parent)
+    saved = next(filter(None, map(load_settings, path.parents[1:4])), None)
     if saved is not None:
         settings.check_same(saved, path.name)
     try:
@@ -231,7 +232,7 @@ def check_picture(path, settings=MelSettings()):
 
 
 def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=True):
-    """One PNG for each track, in `<folder>/<genre>/<track>.png`; a second call makes what is new.
+    """One PNG for each track, in `<folder>/<genre>/…/<track>.png`; a second call makes what is new.
 
     A track that has a picture made earlier keeps it. A picture is made again only when its sound
     is newer. What cannot be read is skipped, counted, and listed at the end.
@@ -266,9 +267,9 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     save_settings(settings, folder)
 
     pictures = tracks["picture"] if "picture" in tracks else pd.Series(None, index=tracks.index)
-    names = tracks["track_id"].str.rpartition("/")[2]
     ours = [
-        str(folder / genre / f"{n}.png") for genre, n in zip(tracks["genre"], names, strict=True)
+        str(folder / genre / f"{track.removeprefix(f'{genre}/')}.png")
+        for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
     ]
     tracks = tracks.assign(picture=pictures.astype(object).where(pictures.notna(), ours))
     made = tracks[pictures.isna()]

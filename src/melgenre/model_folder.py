@@ -11,6 +11,13 @@ from .melspectrogram import MelSettings
 FORMAT_VERSION = 3
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
 CONFIG, CARD = "config.json", "README.md"
+SPLIT = "split.csv"
+"""Which tracks the model learned from (`train`), and which it did not (`valid`, `test`)."""
+PRIVATE = (LEARNER, SPLIT)
+"""What stays on this machine: a pickle can run code, and the names of tracks are their owner's."""
+
+FEWEST_CLIPS = 50
+"""Validation clips that a limit for "unsure" needs: it shall hold 99 % of them."""
 
 
 class ModelError(ValueError):

@@ -16,6 +16,10 @@ from sklearn.model_selection import StratifiedKFold
 LEAKS = {"artist_id": "artist", "recording_id": "recording", "md5_wav": "exact duplicate"}
 """Columns whose equal values must not stand on two sides, and what they say."""
 
+FEWEST = 5
+"""Tracks of each genre that a published split needs on each side: with fewer it is no split of
+GTZAN, but what is left of one."""
+
 
 class SplitError(ValueError):
     """A collection that cannot be split as asked; the message says why and what to do."""
@@ -164,6 +168,8 @@ def artist_folds(tracks):
 def group_split(tracks, *, by="artist_id", valid_share=0.3, seed=0):
     """Split at random with every group on one side alone: the honest split of your own music.
 
+    A genre that is all of one group cannot be tested: it becomes `train`, and a line names it.
+
     Parameters
     ----------
     tracks : pd.DataFrame
@@ -182,7 +188,7 @@ def group_split(tracks, *, by="artist_id", valid_share=0.3, seed=0):
     Raises
     ------
     SplitError
-        If the column is missing or empty, or a genre has too few groups.
+        If the column is missing or empty, or fewer than two genres have two groups.
     """
     if by not in tracks or tracks[by].isna().all():
         raise SplitError(
@@ -191,21 +197,34 @@ def group_split(tracks, *, by="artist_id", valid_share=0.3, seed=0):
             "random_split, and say so beside the figure."
         )
     known = _once(tracks.dropna(subset=by), what=f"tracks with {by}")
+    if unknown := tracks["track_id"].nunique() - len(known):
+        print(f"{unknown} tracks without {by} are left out.")
     rng = np.random.default_rng(seed)
-    side = {}
-    for genre, members in known.groupby("genre"):
+    side, untested = {}, []
+    # Genres of few groups first, while their groups are still free: some stand in two genres.
+    for genre in known.groupby("genre")[by].nunique().sort_values(kind="stable").index:
+        members = known[known["genre"] == genre]
         sizes = members[by].value_counts()
-        wanted, filled = valid_share * len(members), 0
+        wanted, filled = (valid_share * len(members) if len(sizes) > 1 else 0), 0
         for group in rng.permutation(sorted(sizes.index)):
             # A group of two genres stays on the side of the first.
             if side.get(group) is None:
                 side[group] = "valid" if filled + sizes[group] / 2 <= wanted else "train"
             filled += sizes[group] * (side[group] == "valid")
-        if not 0 < filled < len(members):
+        if filled == len(members):
             raise SplitError(
-                f"Genre {genre!r} has too few groups of {by} to keep them apart. Add tracks of "
-                "others, or use random_split and say so beside the figure."
+                f"All {by} of genre {genre!r} are on the valid side with another genre. Add tracks "
+                "of others, or use random_split and say so beside the figure."
             )
+        if not filled:
+            untested.append(genre)
+    if known["genre"].nunique() - len(untested) < 2:
+        raise SplitError(
+            f"Too few groups of {by}: {', '.join(untested)} cannot be tested, and two genres are "
+            "needed. Add tracks of others, or use random_split and say so beside the figure."
+        )
+    if untested:
+        print(f"Not tested, only learned from, because each is of one {by}: {', '.join(untested)}.")
     return _told(tracks.assign(split=tracks[by].map(side)))
 
 
@@ -220,22 +239,38 @@ PROTOCOLS = {
 """Each protocol by the name that stands beside its figures."""
 
 
-def protocols_for(tracks):
-    """The random split, and the most honest split that this collection allows.
+def protocols_for(tracks, *, folds=False):
+    """The usual random split, and the most honest split that this collection allows.
+
+    Where artists cannot be kept apart, a line says why.
+
+    Parameters
+    ----------
+    tracks : pd.DataFrame
+    folds : bool
+        Cross-validation, where the collection is large enough for it.
 
     Returns
     -------
     list of str
-        Names in `PROTOCOLS`; the second is missing where artists are unknown.
+        Names in `PROTOCOLS`; the second is missing where artists cannot be kept apart.
     """
-    for name in ("fault-filtered", "artists-apart"):
-        try:
-            with redirect_stdout(None):  # only tried: what it leaks is told when it is made
-                PROTOCOLS[name](tracks)
-        except SplitError:
-            continue
-        return ["random", name]
-    return ["random"]
+    usual = ["random-10-fold", "random"] if folds else ["random"]
+    honest = ["artist-3-fold" if folds else "fault-filtered", "artists-apart"]
+    possible = []
+    for names in (usual, honest):
+        for name in names:
+            try:
+                with redirect_stdout(None):  # only tried: what it leaks is told when it is made
+                    PROTOCOLS[name](tracks)
+            except SplitError as error:
+                reason = error
+            else:
+                possible.append(name)
+                break
+        else:
+            print(f"No split of these tracks keeps artists apart. {reason}")
+    return possible
 
 
 def each_split(tracks):
@@ -344,12 +379,14 @@ def _published(tracks, column, name):
 
 
 def _complete(tracks, n_sides):
-    """Refuse a split or folds in which a genre is missing on one side."""
+    """Refuse a published split of which too little is there."""
     side = "split" if "split" in tracks else "fold"
-    present = tracks.groupby("genre")[side].nunique()
-    if len(present) < 2 or present.min() < n_sides:
+    counts = pd.crosstab(tracks["genre"], tracks[side]).reindex(tracks["genre"].unique())
+    fewest = (counts if counts.shape[1] == n_sides else 0 * counts).min(axis=1).fillna(0)
+    if len(fewest) < 2 or fewest.min() < FEWEST:
         raise SplitError(
-            f"Of {present.idxmin()!r} there are tracks on {present.min()} of {n_sides} sides: too "
-            "few of GTZAN's 1000 tracks for this split. Get all of them, or use random_split."
+            f"Too few of GTZAN's 1000 tracks are here for this split: of {fewest.idxmin()!r} one "
+            f"side has {fewest.min():.0f}, and {FEWEST} are needed. Get all of them, or use "
+            "group_split, which keeps artists apart."
         )
     return tracks
