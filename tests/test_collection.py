@@ -210,3 +210,14 @@ def test_melgenre_data_comes_before_all_else(tmp_path, monkeypatch, write_song):
     assert len(load_collection(data=tmp_path / "data", progress=False)) == 2
     monkeypatch.delenv("MELGENRE_DATA")
     assert len(load_collection(data=tmp_path / "data", progress=False)) == 3
+
+
+def test_the_project_can_lie_in_another_folder_than_what_is_unpacked(tmp_path, host, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(collection.DOWNLOADS, "gtzan-mini", f"{host}/main.zip")
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / "kept"))
+    monkeypatch.setenv("MELGENRE_UNPACKED", str(tmp_path / "unpacked"))
+    tracks = load_collection("gtzan-mini", progress=False)
+    kept = [f.relative_to(tmp_path / "kept") for f in (tmp_path / "kept").rglob("*.*")]
+    assert kept == [Path("data/gtzan-mini/main.zip")]
+    assert all(Path(path).is_relative_to(tmp_path / "unpacked") for path in tracks["path"])
