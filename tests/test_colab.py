@@ -44,6 +44,8 @@ def run_all(notebook, folder, source, python, **environment):
 
     As with "Run all", no cell runs after one that fails. `source` is what the first cell installs.
     """
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None  # those that it was committed with
     folder.mkdir()
     file = folder / "notebook.ipynb"
     file.write_text(nbformat.writes(notebook).replace(f"git+{ADDRESS}", str(source)))

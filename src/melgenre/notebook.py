@@ -28,7 +28,7 @@ def set_up(*, drive=False):
         Whether the notebook makes or reads files that the next notebook needs.
     """
     # Warnings of torch and fastai that are meant for their own developers.
-    warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
+    warnings.filterwarnings("ignore", module=r"(torch|torchvision|fastai)\.")
     show_errors_as_sentences()
     if "google.colab" not in sys.modules:
         return
