@@ -11,7 +11,7 @@ COLAB_PYTHON ?= python3.13
 COLAB_VENV := .venv-colab
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lint lab app bench results notebooks address clean
+.PHONY: help run test test-colab lint lab app bench gpu-check results notebooks address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -47,6 +47,10 @@ bench: $(VENV)/.run  ## measure speed and memory beside what else one would run 
 	$(BIN)/python -W ignore benchmarks/classifying.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
+
+gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one; keep times and accuracies
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -W ignore benchmarks/gpu.py
 
 results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
 	$(BIN)/python scripts/make_results.py

@@ -7,6 +7,7 @@ import hypothesis
 import numpy as np
 import pytest
 import soundfile
+from fastai.torch_core import defaults
 
 from melgenre.collection import find_tracks
 from melgenre.evaluation import predict_tracks
@@ -17,6 +18,9 @@ from melgenre.splits import group_split
 from melgenre.synthetic import make_synthetic_collection
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The suite runs on the CPU, also where there is a GPU; test_devices.py undoes it.
+defaults.use_cuda = False
 
 # A machine that is busy must not fail a property.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -28,7 +28,7 @@ from melgenre.networks import (
     describe_imagenet_weights,
     find_architecture,
 )
-from melgenre.precision import CpuBf16
+from melgenre.precision import mixed_precision
 
 
 def test_pictures_reach_the_network_whole(pictures):
@@ -125,20 +125,63 @@ def test_an_architecture_for_squares_alone_gets_a_sentence(pictures):
         genre_learner(dls, "vit_tiny_patch16_224", "quick", pretrained=False)
 
 
-def test_bf16_on_a_cpu_trains_and_leaves_no_trace(pictures):
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
-    learn.add_cb(CpuBf16())
-    seen = []
-    learn.model[1].register_forward_hook(
+@pytest.fixture(params=["0", "1"], ids=["float32", "bf16"])
+def bf16(request, monkeypatch):
+    """bf16 forced off and on, whatever this CPU has."""
+    monkeypatch.setenv("MELGENRE_BF16", request.param)
+    return request.param == "1"
+
+
+def seen_by_head(learn, seen):
+    """Record mode and type of what the head returns."""
+    return learn.model[1].register_forward_hook(
         lambda module, x, y: seen.append((module.training, y.dtype))
     )
+
+
+def test_training_is_fast_and_predictions_are_float32(pictures, bf16):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+    seen = []
+    hook = seen_by_head(learn, seen)
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(1)
-    assert {dtype for training, dtype in seen if training} == {torch.bfloat16}
+        fit(learn)
+    predict_tracks(learn, few)
+    hook.remove()
+    assert {dtype for training, dtype in seen if training} == {
+        torch.bfloat16 if bf16 else torch.float32
+    }
     assert {dtype for training, dtype in seen if not training} == {torch.float32}
-    assert not torch.is_autocast_enabled("cpu")
     assert all(p.dtype == torch.float32 for p in learn.model.parameters())
+    assert describe_training(learn, few)["precision"] == ("bfloat16" if bf16 else "float32")
+
+
+def test_mixed_precision_may_be_entered_twice_and_interrupted(pictures, monkeypatch):
+    monkeypatch.setenv("MELGENRE_BF16", "1")
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+    batch = two_pictures(learn)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = learn.model[1].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt), learn.no_bar(), mixed_precision(learn):
+        learn.fit(1)
+    hook.remove()
+    seen = []
+    hook = seen_by_head(learn, seen)
+    with mixed_precision(learn), mixed_precision(learn):
+        learn.model.train()(batch)
+    learn.model.train()(batch)
+    hook.remove()
+    assert [dtype for _, dtype in seen] == [torch.bfloat16, torch.float32]
+    assert not torch.is_autocast_enabled("cpu")
+    assert "forward" not in vars(learn.model)
+
+
+def two_pictures(learn):
+    return torch.Tensor(learn.dls.train.one_batch()[0][:2])
 
 
 def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_path):
@@ -161,6 +204,26 @@ def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_p
         genre, _, probabilities = here.predict(picture)
     assert output[0] == genre
     np.testing.assert_allclose([float(p) for p in output[1:]], probabilities, atol=1e-6)
+
+
+def test_an_export_leaves_the_learner_as_it_is(learner, exported, pictures, tmp_path):
+    few = learner.dls.valid_ds.items.reset_index(drop=True)
+    before = predict_tracks(learner, few)
+    opt, model = learner.opt, learner.model
+    training, result = {"weights": "none"}, {"protocol": "random", "accuracy": 0.5, "tracks": 8}
+    export_learner(learner, tmp_path / "again", training, result | {"interval": [0, 1]}, before)
+    assert (learner.opt, learner.model) == (opt, model)
+    np.testing.assert_array_equal(
+        predict_tracks(learner, few).filter(like="p_"), before.filter(like="p_")
+    )
+    # The exported copy is calibrated: the same genres, divided logits.
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    expected = before.filter(like="p_").to_numpy() ** (1 / config["calibration"]["temperature"])
+    expected /= expected.sum(axis=1, keepdims=True)
+    calibrated, _ = load_exported(tmp_path / "again")
+    np.testing.assert_allclose(
+        predict_tracks(calibrated, few).filter(like="p_"), expected, atol=1e-4
+    )
 
 
 def test_an_export_says_where_it_comes_from(exported):
@@ -253,7 +316,8 @@ def test_a_texture_network_is_rebuilt_by_the_classifier(pictures, tmp_path, writ
     result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
     judged = predict_tracks(learn, held_out(few))
     folder = export_learner(learn, tmp_path / "small", {"weights": learn.weights}, result, judged)
-    by_fastai = predict_tracks(learn, judged[list(few)]).filter(like="p_").to_numpy()
+    loaded, _ = load_exported(folder)
+    by_fastai = predict_tracks(loaded, judged[list(few)]).filter(like="p_").to_numpy()
     pictures = np.stack([Image.open(file) for file in judged["picture"]])
     for backend in ("torch", "onnx"):
         classifier = GenreClassifier.load(folder, backend=backend)

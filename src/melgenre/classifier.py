@@ -16,7 +16,8 @@ from .audio import cut_windows
 from .melspectrogram import MelSettings, melspectrogram_picture
 from .model_folder import LEARNER, ONNX, WEIGHTS, ModelError, damaged, read_config
 
-BATCH = 2  # windows judged at a time: more take memory and no less time
+# Windows that the network gets at a time: on a CPU more take memory and no less time.
+CPU_BATCH, GPU_BATCH = 2, 32
 UNSURE = "unsure"
 
 
@@ -55,8 +56,8 @@ class GenreClassifier:
     config : dict
         All that the exported folder says of itself: what it learned from, and its accuracy.
     folder : Path
-    backend : str
-        "onnx" or "torch": what runs the network.
+    backend, device : str
+        What runs the network ("onnx" or "torch"), and where.
     strangest : float
         Sound of a greater strangeness is answered with "unsure".
 
@@ -69,8 +70,9 @@ class GenreClassifier:
     'unsure'
     """
 
-    def __init__(self, judge, config, folder, backend):
-        self.judge, self.config, self.folder, self.backend = judge, config, folder, backend
+    def __init__(self, judge, config, folder, backend, device="cpu"):
+        self.judge, self.config, self.folder = judge, config, folder
+        self.backend, self.device = backend, device
         self.genres = list(config["genres"])
         self.settings = MelSettings(**config["mel_settings"])
         strangest = config["calibration"]["strangest"]
@@ -89,7 +91,7 @@ class GenreClassifier:
             "onnx" (ONNX Runtime, which starts at once and needs no torch) or "torch"; None: ONNX
             Runtime on a CPU, where it is installed and the folder has a `model.onnx`.
         device : str
-            Where the network runs, as torch names it.
+            Where the network runs, as torch names it: "cpu", "cuda", "cuda:1", …
 
         Returns
         -------
@@ -98,7 +100,8 @@ class GenreClassifier:
         Raises
         ------
         ModelError
-            If a file is missing or damaged, or was written by a newer melgenre.
+            If a file is missing or damaged, or was written by a newer melgenre, or if the device
+            is not there.
         """
         folder = _find_folder(model)
         config = read_config(folder)
@@ -106,10 +109,10 @@ class GenreClassifier:
             by_onnx = device == "cpu" and importlib.util.find_spec("onnxruntime")
             backend = "onnx" if by_onnx and (folder / ONNX).exists() else "torch"
         if backend == "onnx":
-            judge = _judge_by_onnx(folder, config)
+            judge = _judge_by_onnx(folder, config, device=device)
         else:
             judge = _judge_by_torch(folder, config, device)
-        return cls(judge, config, folder, backend)
+        return cls(judge, config, folder, backend, device)
 
     def on_one_core(self):
         """The same model for use by a thread on every core at once, where ONNX Runtime runs it.
@@ -121,7 +124,7 @@ class GenreClassifier:
         -------
         GenreClassifier
         """
-        if self.backend != "onnx":
+        if self.backend != "onnx" or self.device != "cpu":
             return self
         judge = _judge_by_onnx(self.folder, self.config, threads=1)
         return GenreClassifier(judge, self.config, self.folder, self.backend)
@@ -265,7 +268,8 @@ class GenreClassifier:
         strangeness : np.ndarray [shape=(n,)]
         """
         times, pictures, judged, windows = [], [], [], iter(windows)
-        while some := list(islice(windows, BATCH)):
+        batch = CPU_BATCH if self.device == "cpu" else GPU_BATCH
+        while some := list(islice(windows, batch)):
             times += [(start, end) for start, end, _ in some]
             pictures += [picture for _, _, picture in some]
             judged.append(self.judge_pictures(pictures[-len(some) :]))
@@ -315,10 +319,17 @@ def _judge_by_torch(folder, config, device):
         network = build_network(config["architecture"], len(config["genres"]), config["body"])
         network.load_state_dict(load_file(weights))
         network = PictureClassifier(network, **config["normalisation"]).eval()
-        network.to(device, memory_format=torch.channels_last)  # twice as fast on a CPU
     except (safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError,
             TypeError) as error:  # fmt: skip
         raise damaged(folder, error) from error
+    try:
+        network.to(device, memory_format=torch.channels_last)  # twice as fast on a CPU
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts it
+        cause = str(error).splitlines()[0].rstrip(".")
+        raise ModelError(
+            f"{folder.name} cannot run on the device {device!r} ({cause}). Use device='cpu', or "
+            "install the device's driver and a torch built for it."
+        ) from error
 
     def judge(pictures):
         with torch.inference_mode():
@@ -328,7 +339,7 @@ def _judge_by_torch(folder, config, device):
     return judge
 
 
-def _judge_by_onnx(folder, config, *, threads=0):
+def _judge_by_onnx(folder, config, *, device="cpu", threads=0):
     """The network as ONNX Runtime runs it, in so many threads; 0: one on each core."""
     try:
         import onnxruntime
@@ -341,10 +352,13 @@ def _judge_by_onnx(folder, config, *, threads=0):
         raise ModelError(f"{folder.name} has no model.onnx. Export the learner again.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    providers = _onnx_providers(onnxruntime, device)
     try:
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(file, options, providers=providers)
     except Exception as error:  # it has exceptions of its own for every kind of damage
         raise damaged(folder, error) from error
+    if session.get_providers()[0] not in providers[0]:  # it goes on without a driver, on the CPU
+        raise _no_onnx_device(device)
     known = session.get_outputs()[0].shape[-1]
     if known != len(config["genres"]):
         raise ModelError(
@@ -352,3 +366,22 @@ def _judge_by_onnx(folder, config, *, threads=0):
             f"names {len(config['genres'])}. Copy the whole folder again."
         )
     return lambda pictures: session.run(None, {"pictures": pictures})
+
+
+def _onnx_providers(onnxruntime, device):
+    """What ONNX Runtime needs to run on a device, as torch names it: `cpu`, `cuda`, `cuda:1`."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
+    if kind != "cuda" or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise _no_onnx_device(device)
+    # The same arithmetic as on a CPU: without `use_tf32`, products have 10 bits.
+    options = {"device_id": int(number or 0), "use_tf32": 0}
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+
+
+def _no_onnx_device(device):
+    return ModelError(
+        f"ONNX Runtime cannot run on {device!r} here. For CUDA, install onnxruntime-gpu in place "
+        "of onnxruntime, and the GPU's driver; or load with backend='torch', or device='cpu'."
+    )

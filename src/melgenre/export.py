@@ -1,13 +1,15 @@
 """A trained learner -> the folder that is a model, in the Hugging Face hub's conventions."""
 
+import copy
 import json
 import warnings
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.vision.all import load_learner
+from fastai.vision.all import AdaptiveConcatPool2d, load_learner
 from huggingface_hub import ModelCardData
 from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
@@ -36,7 +38,8 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
 
     `learner.pkl` is for fastai's `load_learner`; `model.safetensors` and `config.json` rebuild
     the network without unpickling anything, and `model.onnx` runs without torch: see
-    `melgenre.classifier`. `README.md` is the model card. The learner is calibrated on the way.
+    `melgenre.classifier`. `README.md` is the model card. What is exported is a calibrated copy on
+    the CPU; the learner stays as it is, where it is.
 
     Parameters
     ----------
@@ -59,6 +62,8 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    calibration = calibrate(learn)
+    model = calibrated_copy(learn.model, calibration["temperature"])
     config = {
         "format_version": FORMAT_VERSION,
         "architecture": learn.architecture,
@@ -66,14 +71,14 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
         "genres": list(learn.dls.vocab),
         "mel_settings": asdict(settings),
         "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-        "calibration": calibrate(learn),
+        "calibration": calibration,
         "training": training,
         "result": result,
     }
-    learn.export(folder.resolve() / LEARNER)
-    state = {name: tensor.contiguous().cpu() for name, tensor in learn.model.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
-    _export_onnx(learn.model, config, folder / ONNX)
+    with _learner_of(learn, model):
+        learn.export(folder.resolve() / LEARNER)
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS)
+    _export_onnx(model, config, folder / ONNX)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
     (folder / CARD).write_text(model_card(config, predictions), encoding="utf-8")
@@ -81,17 +86,16 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
 
 
 def calibrate(learn):
-    """Make a learner's probabilities say how often it is right, and measure what it knows.
+    """Measure by the validation set how often a learner is right, and what it knows.
 
-    The logits are divided by one number, the temperature that fits the validation set best (Guo et
-    al., "On calibration of modern neural networks", 2017), by way of the last layer's weights, so
-    that every exported form is calibrated. What it knows is measured by how far the body's
-    features lie from those it learned from, as the head's first batch norm remembers them.
+    Its logits, divided by one number, the temperature, give probabilities that say how often it is
+    right (Guo et al., "On calibration of modern neural networks", 2017). What it knows is measured
+    by how far the body's features lie from those it learned from, as the head's first batch norm
+    remembers them.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
-        Changed: its answers stay, their probabilities do not.
 
     Returns
     -------
@@ -106,32 +110,73 @@ def calibrate(learn):
             features = torch.from_numpy(body_features(learn, items, feature_folder()))
         else:
             pictures = learn.dls.test_dl(items, num_workers=0)
-            features = torch.cat([torch.Tensor(body(batch)).cpu() for (batch,) in pictures])
+            features = torch.cat([torch.Tensor(body(batch)) for (batch,) in pictures])
         device = next(head.parameters()).device
-        logits, strangeness = judge_features(head, features.float().to(device))
-        genres = torch.tensor([learn.dls.vocab.o2i[g] for g in items["genre"]], device=device)
+        judged = judge_features(head, features.float().to(device))
+    logits, strangeness = (part.cpu() for part in judged)
+    genres = torch.tensor([learn.dls.vocab.o2i[g] for g in items["genre"]])
 
-        def loss(log_temperature):
-            return cross_entropy(logits / np.exp(log_temperature), genres).item()
+    def loss(log_temperature):
+        return cross_entropy(logits / np.exp(log_temperature), genres).item()
 
-        # More than a factor of e is no calibration but a broken learner, or too few clips.
-        temperature = float(np.exp(minimize_scalar(loss, bounds=(-1, 1), method="bounded").x))
-        last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
-        for parameter in last.parameters():
-            parameter /= temperature
+    # More than a factor of e is no calibration but a broken learner, or too few clips.
+    temperature = float(np.exp(minimize_scalar(loss, bounds=(-1, 1), method="bounded").x))
     return {
         "temperature": round(temperature, 4),
-        "strangest": round(float(np.quantile(strangeness.cpu(), 0.99)), 4),
+        "strangest": round(float(np.quantile(strangeness, 0.99)), 4),
         "tracks": len(items),
     }
+
+
+def calibrated_copy(model, temperature):
+    """A copy of a network on the CPU, in evaluation mode, whose logits are divided.
+
+    Parameters
+    ----------
+    model : torch.nn.Sequential
+        A body and a head.
+    temperature : float
+
+    Returns
+    -------
+    torch.nn.Sequential
+    """
+    model = copy.deepcopy(model).cpu().eval()
+    last = [layer for layer in model[1].modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter /= temperature
+    return model
+
+
+@contextmanager
+def _learner_of(learn, model):
+    """Give the learner another network for as long as it is exported."""
+    own = learn.model, learn.opt
+    learn.model, learn.opt = model, None
+    try:
+        yield
+    finally:
+        learn.model, learn.opt = own
+
+
+class ConcatPool(nn.Module):
+    """fastai's `AdaptiveConcatPool2d(1)` in operations that every ONNX exporter of torch knows."""
+
+    def forward(self, x):
+        """Feature maps [shape=(batch, d, height, width)] -> [shape=(batch, 2 d, 1, 1)]."""
+        return torch.cat([x.amax((2, 3), keepdim=True), x.mean((2, 3), keepdim=True)], dim=1)
 
 
 def _export_onnx(model, config, file):
     """The network from grey pictures to probabilities and strangeness, as ONNX."""
     settings = config["mel_settings"]
-    network = PictureClassifier(model, **config["normalisation"]).float().cpu().eval()
+    network = PictureClassifier(copy.deepcopy(model), **config["normalisation"]).float().eval()
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, AdaptiveConcatPool2d):  # torch 2.9 to 2.12 cannot export it
+                setattr(parent, name, ConcatPool())
     columns = MelSettings(**settings).columns
-    device = next(model.parameters()).device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes to its own developers
         torch.onnx.export(
@@ -139,7 +184,6 @@ def _export_onnx(model, config, file):
             input_names=["pictures"], output_names=["probabilities", "strangeness"],
             dynamic_shapes={"pictures": {0: "batch"}}, external_data=False, verbose=False,
         )  # fmt: skip
-    model.to(device)
 
 
 CARD_TEXT = """
@@ -217,7 +261,7 @@ def _markdown(counts):
     return "\n".join(lines)
 
 
-def load_exported(folder):
+def load_exported(folder, *, device="cpu"):
     """Bring an exported learner back, by fastai's `load_learner`, with what it says of itself.
 
     A pickle can run code when it is loaded: load only what you or people you trust have made.
@@ -226,11 +270,12 @@ def load_exported(folder):
     ----------
     folder : str or Path
         Of `export_learner`.
+    device : str
+        Where the learner shall predict, as torch names it.
 
     Returns
     -------
     learn : fastai.learner.Learner
-        On the CPU.
     config : dict
         `genres`, `mel_settings`, `training`, `result`, …
 
@@ -260,6 +305,8 @@ def load_exported(folder):
                 f" {made}. GenreClassifier.load reads the same model without it; or install those "
                 "versions, or export the learner again."
             ) from error
+    learn.dls.to(torch.device(device))
+    learn.model.to(device)
     return learn, config
 
 

@@ -6,6 +6,7 @@ fold. Kept on disk, its features turn the training of a head from minutes into s
 
 import hashlib
 import os
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from fastai.vision.all import DataLoaders, noop, set_seed
 
 from .collection import project_folder
+from .precision import feature_dtype, precision_name
 
 
 def feature_folder():
@@ -21,29 +23,33 @@ def feature_folder():
     return project_folder() / "data" / "features"
 
 
-def body_features(learn, tracks, folder):
+def body_features(learn, tracks, folder, *, dtype=torch.float32):
     """The body's features of every track's picture; only those new to the folder are computed.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
-        Its model is a body and a head. The body is used in evaluation mode.
+        Its model is a body and a head, on the device of its DataLoaders. The body is used in
+        evaluation mode.
     tracks : pd.DataFrame
         With `picture`.
     folder : str or Path
-        Where the features are kept, in one file a body.
+        Where the features are kept, in one file for each body, device and precision.
+    dtype : torch.dtype
+        Of the body's arithmetic, by autocast.
 
     Returns
     -------
     np.ndarray [shape=(n, ...), dtype=float32]
     """
     body = learn.model[0]
-    file = Path(folder) / f"{learn.architecture}-{_digest_body(body)}.npz"
+    computed_in = f"{learn.dls.device.type}-{precision_name(dtype)}"
+    file = Path(folder) / f"{learn.architecture}-{_digest_body(body)}-{computed_in}.npz"
     keys = [hashlib.md5(Path(picture).read_bytes()).hexdigest() for picture in tracks["picture"]]
     known, features = _load(file, file.stat().st_mtime_ns if file.exists() else None)
     is_new = ~np.isin(keys, known)
     if is_new.any():
-        computed = _compute(learn, body, tracks[is_new])
+        computed = _compute(learn, body, tracks[is_new], dtype)
         known = np.concatenate([known, np.array(keys)[is_new]])
         features = computed if features is None else np.concatenate([features, computed])
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,14 +69,15 @@ def _load(file, _changed):
         return kept["pictures"], kept["features"]
 
 
-def _compute(learn, body, tracks):
+def _compute(learn, body, tracks, dtype):
     """Features of pictures as the learner's own DataLoaders prepare them."""
     body.eval().to(memory_format=torch.channels_last)
-    features = []
+    features, device = [], learn.dls.device.type
     # A CPU takes no longer for two at a time, and more would not fit its cache.
-    bs = 2 if learn.dls.device.type == "cpu" else 32
+    bs = 2 if device == "cpu" else 32
     batches = learn.dls.test_dl(tracks, num_workers=0, bs=bs)
-    with torch.inference_mode():
+    autocast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
+    with torch.inference_mode(), autocast:
         for (pictures,) in batches:
             features.append(body(pictures).float().cpu().numpy())
     return np.concatenate(features)
@@ -121,7 +128,11 @@ def feature_dataloaders(learn, folder):
     """
     numbers, device = learn.dls.vocab.o2i, learn.dls.device
     tables = [part.items for part in (learn.dls.train_ds, learn.dls.valid_ds)]
-    features = [torch.tensor(body_features(learn, one, folder), device=device) for one in tables]
+    dtype = feature_dtype(device.type)
+    features = [
+        torch.tensor(body_features(learn, one, folder, dtype=dtype), device=device)
+        for one in tables
+    ]
     genres = [torch.tensor(one["genre"].map(numbers).tolist(), device=device) for one in tables]
     set_seed(learn.seed, reproducible=True)  # the same order whether features were kept or not
     # What is only watched goes through the head in one batch: it is quick, and changes nothing.

@@ -40,7 +40,7 @@ from .networks import (
     describe_imagenet_weights,
     find_architecture,
 )
-from .precision import accelerated
+from .precision import device_name, feature_dtype, mixed_precision, precision_name, training_dtype
 from .results import package_versions
 
 FROM_SCRATCH = "none (from scratch)"
@@ -57,8 +57,11 @@ RECIPES = {
 """The kind of body (see `melgenre.networks.build_network`), epochs with it frozen, epochs of all
 layers after them, and label smoothing."""
 
-# torch's Adam in one kernel: fastai's own walks through the layers one by one, for twice as long.
-fused_adam = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True, eps=1e-5)
+
+def adam(device):
+    """torch's Adam, in one kernel where the device has it: fastai's own takes twice as long."""
+    fused = device.type in ("cpu", "cuda")
+    return partial(OptimWrapper, opt=torch.optim.AdamW, fused=fused, eps=1e-5)
 
 
 def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
@@ -142,17 +145,21 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     loss = CrossEntropyLossFlat(label_smoothing=RECIPES[recipe]["smoothing"])
 
     def build(pretrained):
-        options = {"loss_func": loss, "opt_func": fused_adam, "metrics": accuracy}
+        options = {"loss_func": loss, "opt_func": adam(dls.device), "metrics": accuracy}
         # Without `train_bn=False`, fastai's frozen body would learn its batch norms.
         options["train_bn"] = not pretrained
         if body == "whole":
-            return vision_learner(dls, found, pretrained=pretrained, normalize=False, **options)
-        # fastai 2.8's `vision_learner` takes a `cut`, and drops it; so this is what it would do.
-        model = build_network(architecture, len(dls.vocab), body, pretrained=pretrained)
-        learn = Learner(dls, model, splitter=default_split, **options)
+            learn = vision_learner(dls, found, pretrained=pretrained, normalize=False, **options)
+        else:
+            # fastai 2.8's `vision_learner` takes a `cut`, and drops it; this is what it would do.
+            model = build_network(architecture, len(dls.vocab), body, pretrained=pretrained)
+            learn = Learner(dls, model, splitter=default_split, **options)
+        # fastai moves the model when training begins; features are computed before that.
+        learn.model.to(dls.device)
+        learn.create_opt()
         if pretrained:
             learn.freeze()
-        return learn
+        return learn.to_channelslast(use_amp=False)
 
     if pretrained:
         try:
@@ -173,7 +180,7 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     check_takes_pictures(architecture, learn.model, height, width)
     learn.architecture, learn.weights = architecture, weights
     learn.recipe, learn.seed = recipe, seed
-    return accelerated(learn)
+    return learn
 
 
 @contextmanager
@@ -212,7 +219,7 @@ def _fit_head(learn):
     """Let the head learn from the frozen body's features."""
     dls = feature_dataloaders(learn, feature_folder())
     head = Learner(
-        dls, learn.model[1], loss_func=learn.loss_func, opt_func=fused_adam, metrics=accuracy
+        dls, learn.model[1], loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
     )
     head.logger = learn.logger
     if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
@@ -226,10 +233,11 @@ def _fit_all_layers(learn):
     from_files = learn.dls
     learn.dls = DataLoaders(*map(_read_once, from_files.loaders), device=from_files.device)
     try:
-        if learn.weights == FROM_SCRATCH:
-            learn.fit_one_cycle(freeze_epochs + epochs, 3e-3)
-        else:
-            learn.fine_tune(epochs, freeze_epochs=freeze_epochs)
+        with mixed_precision(learn):
+            if learn.weights == FROM_SCRATCH:
+                learn.fit_one_cycle(freeze_epochs + epochs, 3e-3)
+            else:
+                learn.fine_tune(epochs, freeze_epochs=freeze_epochs)
     finally:
         learn.dls = from_files
 
@@ -254,8 +262,11 @@ def describe_training(learn, tracks):
     -------
     dict
         `model` (architecture and recipe), `architecture`, `weights`, `recipe`, `seed`,
-        `seconds`, `collection`, `train_tracks`, `device`, `versions`.
+        `seconds`, `collection`, `train_tracks`, `device` and `precision` of the training,
+        `versions`.
     """
+    device = learn.dls.device
+    dtype = (feature_dtype if learn.frozen else training_dtype)(device.type)
     return {
         "model": f"{learn.architecture}, {learn.recipe}",
         "architecture": learn.architecture,
@@ -265,6 +276,7 @@ def describe_training(learn, tracks):
         "seconds": learn.seconds,
         "collection": str(tracks["collection"].iloc[0]) if "collection" in tracks else "unnamed",
         "train_tracks": len(learn.dls.train_ds),
-        "device": learn.dls.device.type,
+        "device": device_name(device),
+        "precision": precision_name(dtype),
         "versions": package_versions(),
     }

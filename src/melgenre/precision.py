@@ -1,37 +1,110 @@
-"""The precision and memory layout in which a learner's device is fastest."""
+"""The precision and memory layout in which a device trains fastest; predictions are float32."""
+
+import os
+from contextlib import contextmanager, nullcontext
 
 import torch
-from fastai.vision.all import Callback, to_float
+from fastai.vision.all import MixedPrecision, to_float
 
 
-class CpuBf16(Callback):
-    """bf16 autocast while training on a CPU; fastai's own mixed precision is for CUDA alone."""
+class GradientScaling(MixedPrecision):
+    """The half of fastai's mixed precision that keeps fp16 gradients from vanishing.
 
-    order = 10
-    run_valid = False
+    fastai enters autocast before a batch and leaves it after the loss, so an interrupted batch
+    leaves the whole process in half precision. `mixed_precision` wraps the forward pass instead.
+    """
 
-    def before_batch(self):
-        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16)
-        self.autocast.__enter__()
+    def before_batch(self): ...
 
-    def after_pred(self):
-        self.learn.pred = to_float(self.pred)
+    def after_loss(self): ...
 
-    def after_loss(self):
-        self.autocast.__exit__(None, None, None)
+
+@contextmanager
+def mixed_precision(learn):
+    """Run the forward passes of training in the fastest precision of the learner's device.
+
+    Validation and everything outside the block stay in float32. The block leaves nothing behind,
+    also when it is interrupted, and may be entered twice.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+    """
+    model, device = learn.model, learn.dls.device.type
+    dtype = training_dtype(device)
+    if dtype == torch.float32:
+        yield
+        return
+    plain = model.forward
+    fast = torch.autocast(device, dtype)(plain)
+    outer = vars(model).get("forward")
+    model.forward = lambda *x: to_float(fast(*x)) if model.training else plain(*x)
+    scaling = learn.added_cbs(GradientScaling()) if dtype == torch.float16 else nullcontext()
+    try:
+        with scaling:
+            yield
+    finally:
+        del model.forward
+        if outer is not None:
+            model.forward = outer
+
+
+def training_dtype(device):
+    """The type in which a device multiplies fastest without losing accuracy.
+
+    Parameters
+    ----------
+    device : str
+        Type of a device, as in `torch.device.type`.
+
+    Returns
+    -------
+    torch.dtype
+        bfloat16 where the hardware has it, float16 on other CUDA devices, else float32.
+    """
+    if device == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
+    return torch.bfloat16 if device == "cpu" and cpu_has_bf16() else torch.float32
+
+
+def feature_dtype(device):
+    """The type in which a frozen body computes features to train on.
+
+    float32 on a CPU, so that a head is the same on every CPU.
+    """
+    return training_dtype(device) if device == "cuda" else torch.float32
 
 
 def cpu_has_bf16():
-    """Whether this CPU multiplies bf16 in hardware; without it, bf16 is slower than float32."""
-    # Older torch does not tell; then float32 it is, which is right everywhere.
+    """Whether this CPU multiplies bf16 in hardware; without it, bf16 is slower than float32.
+
+    The environment variable `MELGENRE_BF16` (0 or 1) overrides the hardware, for tests.
+    """
+    forced = os.environ.get("MELGENRE_BF16")
+    if forced:
+        return forced == "1"
+    # Older torch does not list capabilities; then float32 it is, which is right everywhere.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def accelerated(learn):
-    """The learner in the precision and memory layout in which its device is fastest."""
-    on_cuda = learn.dls.device.type == "cuda"
-    learn.to_channelslast(use_amp=on_cuda)
-    if learn.dls.device.type == "cpu" and cpu_has_bf16():
-        learn.add_cb(CpuBf16())
-    return learn
+def device_name(device):
+    """The name of a device for a record: `cpu`, or a GPU with its model, as in `cuda (Tesla T4)`.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    str
+    """
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type
+
+
+def precision_name(dtype):
+    """`bfloat16` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")

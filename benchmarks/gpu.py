@@ -1,0 +1,61 @@
+"""Times and accuracies of notebooks 04 and 05 on a GPU: `make gpu-check` runs it.
+
+python benchmarks/gpu.py [--architectures resnet34 resnet50]    (GTZAN's pictures, or makes some)
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from bench import keep
+from fastai.torch_core import default_device
+
+from melgenre import evaluation, export, frozen, learner
+from melgenre.collection import load_collection, project_folder
+from melgenre.experiments import run_network
+from melgenre.melspectrogram import extract_melspectrograms
+from melgenre.splits import protocols_for
+
+RECIPES = {
+    "texture": "default recipe",
+    "first-project": "ten frozen epochs",
+    "fine-tune": "fine-tuning",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--architectures", nargs="+", default=["resnet34", "resnet50"])
+    options = parser.parse_args()
+    if default_device().type == "cpu":
+        print("No GPU here: these are the times and accuracies of the CPU.")
+    tracks = load_collection("auto")
+    pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
+    tracks = extract_melspectrograms(tracks, pictures)
+    rows = [
+        measure(tracks, protocol, architecture, recipe)
+        for architecture in options.architectures
+        for recipe in RECIPES
+        for protocol in protocols_for(tracks)
+    ]
+    keep("gpu", rows, collection=str(tracks["collection"].iloc[0]))
+
+
+def measure(tracks, protocol, architecture, recipe):
+    """One training, nothing kept from before."""
+    with tempfile.TemporaryDirectory() as folder:
+        for module in (evaluation, export, frozen, learner):
+            module.feature_folder = lambda: Path(folder)
+        training, result, _ = run_network(tracks, protocol, architecture, recipe)
+    low, high = result["interval"]
+    return {
+        "network": architecture, "recipe": RECIPES[recipe], "protocol": protocol,
+        "seconds": training["seconds"], "accuracy": result["accuracy"],
+        "interval": f"{low:.3f} to {high:.3f}", "tracks": result["tracks"],
+        "device": training["device"], "precision": training["precision"],
+        "weights": training["weights"],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
