@@ -6,9 +6,12 @@ COLLECTION ?= auto
 # What `make bench` asks: a folder that notebook 04 exported.
 MODEL ?= models/resnet34
 BIN := $(VENV)/bin
+# What Colab runs, and an environment with its versions.
+COLAB_PYTHON ?= python3.13
+COLAB_VENV := .venv-colab
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab app bench gpu-check results notebooks address clean
+.PHONY: help run test test-colab lint lab app bench gpu-check results notebooks address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -22,6 +25,9 @@ run: $(VENV)/.run  ## run every notebook; executed copies go to runs/, exported 
 
 test: $(VENV)/.test lint  ## check the style and run the tests
 	$(BIN)/python -m pytest
+
+test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the versions that Colab has
+	COLAB_ENVIRONMENT=$(COLAB_VENV) $(BIN)/python -m pytest tests/test_colab.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
@@ -73,4 +79,12 @@ $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[test] -c constraints.txt
 	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
 	  echo 'No Chromium, and none can be fetched: the tests that want a browser will be skipped.'
+	@touch $@
+
+$(COLAB_VENV)/.colab: constraints-colab.txt
+	@$(COLAB_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || \
+	  { echo 'Colab runs Python 3.13: make test-colab COLAB_PYTHON=path/to/python3.13'; exit 1; }
+	@echo 'Installing into $(COLAB_VENV): torch is large, this takes some minutes and 6 GB.'
+	$(COLAB_PYTHON) -m venv --clear $(COLAB_VENV)
+	$(COLAB_VENV)/bin/pip install --quiet --disable-pip-version-check -r constraints-colab.txt
 	@touch $@

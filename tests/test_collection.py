@@ -230,7 +230,7 @@ def test_a_known_collection_is_downloaded_once(tmp_path, host, monkeypatch, name
 
 def test_an_archive_fetched_by_hand_is_used(tmp_path, host, monkeypatch):
     monkeypatch.setitem(collection.DOWNLOADS, "gtzan", "http://127.0.0.1:9/genres.tar.gz")
-    with pytest.raises(DownloadError, match="save it as genres.tar.gz"):
+    with pytest.raises(DownloadError, match="save it as .*data/gtzan/genres.tar.gz"):
         load_collection("gtzan", data=tmp_path / "data", progress=False)
     shutil.copy(tmp_path / "served" / "genres.tar.gz", tmp_path / "data" / "gtzan")
     assert len(load_collection("gtzan", data=tmp_path / "data", progress=False)) == 3
@@ -256,3 +256,14 @@ def test_melgenre_data_comes_before_all_else(tmp_path, monkeypatch, write_song):
     assert len(load_collection(data=tmp_path / "data", progress=False)) == 2
     monkeypatch.delenv("MELGENRE_DATA")
     assert len(load_collection(data=tmp_path / "data", progress=False)) == 3
+
+
+def test_the_project_can_lie_in_another_folder_than_what_is_unpacked(tmp_path, host, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(collection.DOWNLOADS, "gtzan-mini", f"{host}/main.zip")
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / "kept"))
+    monkeypatch.setenv("MELGENRE_UNPACKED", str(tmp_path / "unpacked"))
+    tracks = load_collection("gtzan-mini", progress=False)
+    kept = [f.relative_to(tmp_path / "kept") for f in (tmp_path / "kept").rglob("*.*")]
+    assert kept == [Path("data/gtzan-mini/main.zip")]
+    assert all(Path(path).is_relative_to(tmp_path / "unpacked") for path in tracks["path"])

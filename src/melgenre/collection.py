@@ -53,10 +53,14 @@ class CollectionError(ValueError):
 
 
 def project_folder():
-    """The repository's folder, relative to the working directory; that directory if in none.
+    """The folder of `data` and `models`, relative to the working directory.
 
-    Paths stay relative, so what a notebook prints names no folder of anybody's machine.
+    It is the folder named by the environment variable `MELGENRE_HOME`, else the repository, else
+    the working directory. Paths stay relative, so what a notebook prints names no folder of
+    anybody's machine.
     """
+    if os.environ.get("MELGENRE_HOME"):
+        return Path(os.path.relpath(os.environ["MELGENRE_HOME"]))
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "src" / "melgenre").is_dir():
@@ -313,13 +317,14 @@ def _archives(folder):
 def _unpacked(path, data):
     """A folder of files for `path`: an archive is unpacked, also one that lies in a folder alone.
 
-    Raw data is never changed: an archive stays where it is and is unpacked below `data`.
+    Raw data is never changed: an archive stays where it is and is unpacked below `data`, or below
+    the folder named by the environment variable `MELGENRE_UNPACKED`.
     """
     if path.is_dir() and next(_genre_folders(path), None) is None:
         path = next(iter(_archives(path)), path)
     if is_archive(path):
         name = f"{path.name.partition('.')[0]}-{path.stat().st_size}"
-        return unpack(path, data / "unpacked" / name)
+        return unpack(path, Path(os.environ.get("MELGENRE_UNPACKED", data / "unpacked"), name))
     return path
 
 

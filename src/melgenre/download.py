@@ -4,7 +4,9 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 import zipfile
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import requests
@@ -56,9 +58,8 @@ def download(url, target, *, progress=True):
         _fetch(url, part, tag, progress)
     except (requests.RequestException, OSError) as error:
         raise DownloadError(
-            f"Could not download {url} ({_reason(error)}). Try again: it goes on where it stopped."
-            f" Or fetch it by hand with a browser and save it as {target.name} in the folder "
-            f"{target.parent.name}; it is used from there."
+            f"Could not download {url} ({_reason(error)}): try again, it goes on where it stopped, "
+            f"or download it with a browser and save it as {target.as_posix()}."
         ) from error
     os.replace(part, target)
     tag.unlink(missing_ok=True)
@@ -155,7 +156,7 @@ def unpack(archive, target):
                 _unpack_zip(archive, scratch)
             else:
                 _unpack_tar(archive, scratch)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, OverflowError) as error:
             if isinstance(error, DownloadError):
                 raise
             raise DownloadError(
@@ -172,22 +173,31 @@ def unpack(archive, target):
 def _unpack_zip(archive, folder):
     with zipfile.ZipFile(archive) as opened:
         files = (m for m in opened.infolist() if not m.is_dir())
-        members = ((m.filename, m.file_size, lambda m=m: opened.open(m)) for m in files)
+        members = ((m.filename, m.file_size, _modified(m), partial(opened.open, m)) for m in files)
         _write_members(archive, folder, members)
+
+
+def _modified(member):
+    """When a member of a zip was modified, in seconds since 1970; a zip has local time."""
+    return time.mktime((*member.date_time, 0, 0, -1))
 
 
 def _unpack_tar(archive, folder):
     with tarfile.open(archive) as opened:
         # Links and devices are never followed or made: plain files alone.
         files = (m for m in opened if m.isfile())
-        members = ((m.name, m.size, lambda m=m: opened.extractfile(m)) for m in files)
+        members = ((m.name, m.size, m.mtime, partial(opened.extractfile, m)) for m in files)
         _write_members(archive, folder, members)
 
 
 def _write_members(archive, folder, members):
-    """Write `(name, size, open)` members below `folder`, and refuse those that lead out of it."""
+    """Write `(name, size, time, open)` members below `folder`; refuse those that lead out of it.
+
+    The files keep their times, so that pictures drawn from them are still newer than they are when
+    the archive is unpacked again.
+    """
     unpacked = 0
-    for name, size, opener in tqdm(members, desc="unpack", unit=" files"):
+    for name, size, modified, opener in tqdm(members, desc="unpack", unit=" files"):
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             raise DownloadError(
@@ -206,3 +216,4 @@ def _write_members(archive, folder, members):
         destination.parent.mkdir(parents=True, exist_ok=True)
         with opener() as source, destination.open("wb") as file:
             shutil.copyfileobj(source, file, CHUNK)
+        os.utime(destination, (modified, modified))
