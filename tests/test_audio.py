@@ -1,3 +1,4 @@
+import io
 import struct
 
 import numpy as np
@@ -229,3 +230,14 @@ def test_16_bit_samples_are_what_libsndfile_makes_of_them(tmp_path):
         np.testing.assert_array_equal(
             load_audio(tmp_path / f"song.{suffix}"), theirs.mean(axis=1, dtype=np.float32)
         )
+
+
+def test_a_player_of_a_short_song_plays_what_is_there(tmp_path, write_song):
+    song = write_song(tmp_path / "short.wav", seconds=6)
+    for recording in (song, (load_audio(song), 22050)):
+        heard = load_audio_bytes(play(recording, start=10, seconds=4).data)
+        assert len(heard) == pytest.approx(4 * 22050, abs=3000)
+
+
+def load_audio_bytes(sound):
+    return soundfile.read(io.BytesIO(sound))[0]

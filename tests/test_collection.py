@@ -57,6 +57,15 @@ def test_an_archive_is_a_collection_and_stays_as_it_is(tmp_path, write_song, kin
     assert len(list((tmp_path / "raw").iterdir())) == 1
 
 
+def test_the_outer_folder_of_an_archive_is_no_genre(tmp_path, write_song):
+    names = ["all of it/Jazz/Miles/a.wav", "all of it/Rock/Björk/b.wav"]
+    write_clips(tmp_path / "packed", write_song, names)
+    archive = shutil.make_archive(str(tmp_path / "mine"), "zip", tmp_path / "packed")
+    tracks = load_collection(archive, data=tmp_path / "data", progress=False)
+    assert tracks["genre"].tolist() == ["Jazz", "Rock"]
+    assert tracks["artist_id"].tolist() == ["Miles", "Björk"]
+
+
 def test_a_users_own_music_keeps_its_names(tmp_path, write_song):
     names = ["R&B/Élan vital.flac", "R&B/a 'quoted' one.mp3", "джаз/песня.ogg", "rock/.hidden.wav"]
     names += ["rock/x.wav", "rock/x.flac", "old/rock/x.wav"]

@@ -81,7 +81,7 @@ def play(recording, *, start=0.0, seconds=5.0):
     ----------
     recording : str, Path, or tuple of samples [shape=(n,)] and their rate in Hz
     start, seconds : float
-        Where to start and how much to take, in seconds.
+        Where to start and how much to take, in seconds; earlier where the recording ends before.
 
     Returns
     -------
@@ -91,8 +91,10 @@ def play(recording, *, start=0.0, seconds=5.0):
 
     if isinstance(recording, tuple):
         y, rate = recording
+        start = max(0, min(start, len(y) / rate - seconds))
         y = y[round(start * rate) : round((start + seconds) * rate)]
     else:
+        start = max(0, min(start, audio_duration(recording) - seconds))
         y, rate = load_audio(recording, offset=start, duration=seconds), SAMPLE_RATE
     player = Audio(data=encode_mp3(y, rate))
     player.mimetype = "audio/mpeg"

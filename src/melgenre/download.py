@@ -129,7 +129,8 @@ def unpack(archive, target):
     """Unpack the sound, pictures and tables of a zip or tar into a new folder.
 
     Everything is unpacked beside `target` first and moved there whole, so `target` either holds
-    all of the archive or does not exist; where it exists, nothing is done.
+    all of the archive or does not exist; where it exists, nothing is done. One folder around all
+    the others, as archives often have it, is left off.
 
     Parameters
     ----------
@@ -163,11 +164,21 @@ def unpack(archive, target):
                 f"{archive.name} cannot be unpacked ({error}). It is damaged or no zip or tar: "
                 "delete it and download it again."
             ) from error
-        scratch.chmod(0o755)
-        scratch.rename(target)
+        whole = _without_outer_folder(scratch)
+        whole.chmod(0o755)
+        whole.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _without_outer_folder(folder):
+    """The one folder in `folder` if it holds no sound itself, else `folder`."""
+    inner = next(iter(folder.iterdir()), folder)
+    if len(list(folder.iterdir())) != 1 or not inner.is_dir():
+        return folder
+    sound = any(file.suffix.lower() in AUDIO_SUFFIXES for file in inner.iterdir())
+    return folder if sound else inner
 
 
 def _unpack_zip(archive, folder):
