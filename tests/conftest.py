@@ -1,6 +1,8 @@
 """What several test files share: a small made-up collection, and real GTZAN where it is there."""
 
+import io
 import os
+import struct
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from fastai.torch_core import defaults
+from PIL import Image
 
 from melgenre import export
 from melgenre.collection import find_tracks
@@ -89,3 +92,113 @@ def write_song():
         return path
 
     return write
+
+
+MESSY_GENRES = {
+    "Ambient": (110, 0.3),
+    "Drum & Bass": (220, 6),
+    "Jazz": (440, 2),
+    "Шансон": (880, 1),
+}
+"""Pitch in Hz and beats a second of each genre: enough for a network to tell them apart."""
+
+MESSY_ARTISTS = {
+    "Ambient": ["Σίγμα", "Björk’s Töchter", "Ø"],
+    "Drum & Bass": ['DJ "Twice"', "80% Loud", "#1"],
+    "Jazz": ["Miles O'Hara", "久石", "The <b>Bold</b>"],
+    "Шансон": ["Алла", "Édith & Fils", "محمد"],
+}
+MESSY_TITLES = ["So What", 'Don\'t "stop" 🎷', "夜の歌"]
+MESSY_FORMATS = [
+    ("mp3", 44100, 2), ("m4a", 48000, 2), ("ogg", 32000, 1), ("flac", 48000, 2),
+    ("wav", 8000, 1), ("mp3", 22050, 1), ("m4a", 44100, 1), ("wav", 44100, 2),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def messy_music(tmp_path_factory):
+    """A folder of music as people have it, of four genres: `<genre>/<artist>/<album>/<song>`.
+
+    36 made-up songs of 6 to 10 seconds, and one of five minutes: six formats, rates from 8 to
+    48 kHz, mono and stereo, cover pictures, names in many alphabets. Beside them three files that
+    are no songs: `cut off.mp3`, `empty.wav` and `text.mp3`.
+    """
+    pytest.importorskip("av", reason="m4a needs PyAV: pip install av")
+    folder = tmp_path_factory.mktemp("messy") / "my music"
+    rng = np.random.default_rng(0)
+    numbers = iter(range(36))
+    for genre, (pitch, beat) in MESSY_GENRES.items():
+        for artist in MESSY_ARTISTS[genre]:
+            for title in MESSY_TITLES:
+                number = next(numbers)
+                suffix, rate, channels = MESSY_FORMATS[number % len(MESSY_FORMATS)]
+                song = folder / genre / artist / "First album" / f"{title}.{suffix}"
+                song.parent.mkdir(parents=True, exist_ok=True)
+                y = made_up_song(rng, pitch, beat, 6 + number % 5, rate, channels)
+                _write_messy(song, y, rate, cover=number % 3 == 0)
+    album = folder / "Jazz" / "Miles O'Hara" / "First album"
+    y = np.tile(made_up_song(rng, *MESSY_GENRES["Jazz"], 10, 22050, 1), (30, 1))
+    soundfile.write(album / "Five minutes.mp3", y, 22050)
+    cut = (album / "Five minutes.mp3").read_bytes()[:50_000]
+    (folder / "Шансон" / "Алла" / "First album" / "cut off.mp3").write_bytes(cut)
+    (album / "empty.wav").write_bytes(b"")
+    (album / "text.mp3").write_text("This is not a song.\n" * 500)
+    return folder
+
+
+def made_up_song(rng, pitch, beat, seconds, rate, channels):
+    """Samples [shape=(n, channels)] of a chord near a pitch, with a beat and some noise."""
+    t = np.arange(seconds * rate) / rate
+    pitch = pitch * rng.uniform(0.9, 1.1)
+    chord = sum(np.sin(2 * np.pi * pitch * ratio * t) for ratio in (1, 1.25, 1.5)) / 6
+    beats = np.exp(-6 * ((t * beat * rng.uniform(0.9, 1.1)) % 1))
+    y = chord * (0.3 + 0.7 * beats) + rng.uniform(-0.03, 0.03, t.size) * beats
+    return np.stack([y, 0.8 * y], axis=1)[:, :channels].astype(np.float32)
+
+
+def _write_messy(song, y, rate, cover):
+    if song.suffix == ".m4a":
+        write_by_pyav(song, y, rate, cover=cover)
+        return
+    soundfile.write(song, y, rate)
+    if song.suffix == ".mp3" and cover:
+        song.write_bytes(id3_cover() + song.read_bytes())
+
+
+def cover_jpeg():
+    """The bytes of a cover picture."""
+    jpeg = io.BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(jpeg, format="JPEG")
+    return jpeg.getvalue()
+
+
+def id3_cover():
+    """An ID3 tag that holds a cover picture, as it stands before the sound of an mp3."""
+    content = b"\0image/jpeg\0\x03\0" + cover_jpeg()
+    frame = b"APIC" + struct.pack(">I", len(content)) + b"\0\0" + content
+    size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\x03\0\0" + size + frame
+
+
+def write_by_pyav(song, y, rate, *, cover=False, codec="aac"):
+    """Write samples [shape=(n, channels)] by PyAV, in the container that the name ends with."""
+    import av
+
+    layout = {1: "mono", 2: "stereo", 16: "hexadecagonal"}[y.shape[1]]
+    format = {".m4a": "mp4", ".m4b": "mp4", ".aac": "adts", ".wma": "asf"}.get(song.suffix)
+    with av.open(str(song), "w", format=format) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream.bit_rate = 128_000
+        if cover:
+            picture = container.add_stream("mjpeg", width=64, height=64)
+            picture.pix_fmt = "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+        samples = (y * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+        frame.sample_rate = rate
+        if cover:
+            packet = av.Packet(cover_jpeg())
+            packet.stream, packet.pts, packet.dts = picture, 0, 0
+            container.mux(packet)
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)

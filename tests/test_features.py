@@ -11,6 +11,7 @@ from melgenre.features import (
     find_descriptors,
     load_descriptors,
 )
+from melgenre.songs import find_songs
 
 
 def test_a_tone_is_described_as_what_it_is():
@@ -55,6 +56,17 @@ def test_broken_clips_are_told_and_left_out(tmp_path, write_song, capsys):
     (tmp_path / "jazz" / "fine.wav").unlink()
     with pytest.raises(AudioError, match="nothing to describe"):
         extract_descriptors(find_tracks(tmp_path), progress=False)
+
+
+def test_of_a_messy_folder_all_that_can_be_read_is_described(messy_music, capsys):
+    album = messy_music / "Jazz" / "Miles O'Hara" / "First album"
+    tracks = pd.DataFrame({"path": [str(song) for song in find_songs(album)]})
+    described = extract_descriptors(tracks, progress=False)
+    assert len(described) == len(tracks) - 2
+    printed = capsys.readouterr().out
+    assert "2 of 6 tracks skipped" in printed
+    assert "\n  First album/empty.wav: empty file" in printed
+    assert "\n  First album/text.mp3: not readable as sound (it is text)" in printed
 
 
 def test_descriptors_made_earlier_are_told_when_they_do_not_fit(tmp_path):

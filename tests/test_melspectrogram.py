@@ -25,6 +25,7 @@ from melgenre.melspectrogram import (
     mel_decibels,
     melspectrogram_picture,
 )
+from melgenre.songs import find_songs
 
 
 def test_a_clip_is_a_picture_of_128_by_387():
@@ -149,6 +150,25 @@ def test_many_workers_and_one_make_the_same_bytes(music, tmp_path):
     )
     for a, b in zip(many["picture"], one["picture"], strict=True):
         assert Path(a).read_bytes() == Path(b).read_bytes()
+
+
+def test_of_a_messy_folder_every_song_that_can_be_read_becomes_a_picture(
+    messy_music, tmp_path, capfd
+):
+    songs = find_songs(messy_music)
+    tracks = pd.DataFrame({
+        "track_id": [f"track/{number}" for number in range(len(songs))],
+        "genre": [song.relative_to(messy_music).parts[0] for song in songs],
+        "path": [str(song) for song in songs],
+    })  # fmt: skip
+    made = extract_melspectrograms(tracks, tmp_path / "pictures", progress=False)
+    assert len(made) == 36 + 1
+    out, err = capfd.readouterr()
+    assert "3 of 40 tracks skipped" in out
+    assert "\n  Шансон/Алла/First album/cut off.mp3: truncated or damaged" in out
+    assert "\n  Jazz/Miles O'Hara/First album/empty.wav: empty file" in out
+    assert "\n  Jazz/Miles O'Hara/First album/text.mp3: not readable as sound (it is text)" in out
+    assert "mpg123" not in err
 
 
 def test_a_folder_of_other_settings_is_not_mixed(small, tmp_path):

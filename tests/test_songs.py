@@ -1,8 +1,10 @@
 """A folder of songs, and the shell's commands."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -50,6 +52,31 @@ def test_every_song_is_answered_and_broken_ones_are_told(classifier, songs):
     assert str(songs) not in table.to_csv()
 
 
+def test_of_a_messy_folder_every_song_that_can_be_read_is_classified(classifier, messy_music):
+    table = classify_folder(classifier, messy_music, progress=False).set_index("song")
+    assert len(table) == 36 + 1 + 3
+    failed = table[table["error"] != ""]
+    assert {Path(song).name for song in failed.index} == {"cut off.mp3", "empty.wav", "text.mp3"}
+    for song, error in failed["error"].items():
+        assert error.startswith(f"{song}: ")
+    reasons = {Path(song).name: error for song, error in failed["error"].items()}
+    assert "truncated or damaged: 300.1 s announced" in reasons["cut off.mp3"]
+    assert "it is text" in reasons["text.mp3"]
+
+
+def test_a_name_that_is_not_utf_8_can_be_printed_and_written(classifier, tmp_path, write_song):
+    song = write_song(tmp_path / "music" / "song.wav")
+    try:
+        song.rename(os.fsdecode(os.fsencode(song.parent) + b"/caf\xe9.wav"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (tmp_path / "music" / os.fsdecode(b"\xe9.mp3")).write_text("no song")
+    table = classify_folder(classifier, tmp_path / "music", tmp_path / "g.csv", progress=False)
+    assert table["song"].tolist() == ["caf\\xe9.wav", "\\xe9.mp3"]
+    assert table["error"].iloc[1].startswith("\\xe9.mp3: not readable as sound")
+    assert pd.read_csv(tmp_path / "g.csv")["song"].tolist() == table["song"].tolist()
+
+
 def test_a_run_goes_on_where_it_stopped(classifier, songs, tmp_path, monkeypatch, write_song):
     file = tmp_path / "genres.csv"
     first = classify_folder(classifier, songs, file, progress=False)
@@ -83,7 +110,7 @@ def test_a_csv_of_another_kind_is_not_touched(classifier, songs, tmp_path):
 
 
 def test_a_folder_without_sound_gets_a_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No sound in"):
+    with pytest.raises(FileNotFoundError, match="no sound in this folder"):
         find_songs(tmp_path)
 
 
@@ -113,7 +140,7 @@ class TestShell:
     def test_mistakes_get_a_sentence(self, exported, songs, tmp_path):
         for arguments, sentence in [
             (("predict", songs / "a.wav", "--model", tmp_path / "none"), "No exported model in"),
-            (("predict", exported, "--model", exported), "No sound in"),
+            (("predict", exported, "--model", exported), "no sound in this folder"),
             (("train", songs, "--recipe", "great"), "No recipe 'great'. Choose one of texture"),
             (("extract", tmp_path / "none", tmp_path / "pictures"), "none"),
         ]:

@@ -1,33 +1,59 @@
 """A file of sound -> samples: mono, float32, one sample rate.
 
-What cannot be read is told in a sentence, never guessed: a file that is empty, is no sound, or is
-shorter than its own header promises raises `AudioError`.
+There is one reader, for training and for prediction. libsndfile reads wav, flac, ogg, opus, au and
+aiff; PyAV reads mp3, m4a, aac, wma and the sound of videos; without PyAV, libsndfile reads mp3 too.
+A file that is empty, holds no sound, or is shorter than its own header announces raises
+`AudioError`.
 """
 
 import io
+import os
 import struct
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from .files import printable
+
 SAMPLE_RATE = 22050
 """Sample rate of GTZAN, and so of everything here, in Hz."""
 
 AUDIO_SUFFIXES = frozenset(
-    (".aif", ".aiff", ".au", ".flac", ".m4a", ".mp3", ".mp4")
-    + (".oga", ".ogg", ".opus", ".w64", ".wav", ".wma")
+    (".aac", ".aif", ".aiff", ".au", ".flac", ".m4a", ".m4b", ".mkv", ".mp3", ".mp4")
+    + (".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma")
 )
-"""File name endings taken for sound. libsndfile reads most of them; the rest get a sentence."""
+"""File name endings that count as sound when a folder is searched."""
 
 SHORTEST_SECONDS = 1.0
-BLOCK_SECONDS = 10  # read at a time of a long recording
+BLOCK_SECONDS = 10  # read at a time where memory is to stay flat
+HEAD_BYTES = 4096  # of a file, to see what it is
+CONTAINERS = "aac,asf,avi,flac,matroska,mov,mp3,mpeg,mpegts,ogg,wav"  # that PyAV may open
+MOST_CHANNELS = 8  # PyAV reads memory that is not its own of a (damaged) frame that has more
+SOUNDFILE_HEADS = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"FORM", b"caff")
 
 
 class AudioError(ValueError):
-    """A recording that cannot be used; the message names the file, the cause and the way out."""
+    """A recording that cannot be used.
+
+    Attributes
+    ----------
+    reason : str
+        The cause and the way out.
+    name : str
+        The file: its path as it was given, of an absolute path the last folder and the file.
+    """
+
+    def __init__(self, reason, name=""):
+        super().__init__(f"{name}: {reason}" if name else reason)
+        self.reason, self.name = reason, name
+
+
+class _Unreadable(AudioError):
+    """libsndfile does not read this file; PyAV may."""
 
 
 def load_audio(path, *, sample_rate=SAMPLE_RATE, offset=0.0, duration=None):
@@ -36,7 +62,8 @@ def load_audio(path, *, sample_rate=SAMPLE_RATE, offset=0.0, duration=None):
     Parameters
     ----------
     path : str or Path
-        A file that libsndfile reads: wav, flac, ogg, opus, mp3, au, aiff, …
+        A file that libsndfile reads (wav, flac, ogg, opus, mp3, au, aiff, …) or, where it is
+        installed, PyAV (m4a, aac, wma, the sound of videos).
     sample_rate : int
         Rate of the samples returned, in Hz; the file's own rate may be any.
     offset, duration : float
@@ -50,28 +77,25 @@ def load_audio(path, *, sample_rate=SAMPLE_RATE, offset=0.0, duration=None):
     Raises
     ------
     AudioError
-        If the file is missing, empty, no sound, truncated, shorter than a second, or holds
-        samples that are no numbers.
+        If the file is missing, empty, no sound, truncated, damaged, shorter than a second, or
+        holds samples that are no numbers.
     """
-    path = Path(path)
-    with _opened(path) as file:
-        rate = file.samplerate
-        file.seek(min(int(offset * rate), file.frames))
-        wanted = file.frames - file.tell()
-        if duration is not None:
-            wanted = min(wanted, round(duration * rate))
-        if file.subtype == "PCM_16":  # libsndfile takes five times as long to make floats of it
-            y = file.read(wanted, dtype="int16") * np.float32(2**-15)
-        else:
-            y = file.read(wanted, dtype="float32")
-    _check_length(path.name, wanted, len(y), rate)
-    return _checked(_mono(y), rate, sample_rate, path.name)
+    # A clip is one block: to join blocks takes longer than to read them.
+    blocks = list(_blocks(path, sample_rate, 60, offset, duration)) or [np.empty(0, np.float32)]
+    y = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    _check_long_enough(len(y) / sample_rate, _name(path))
+    return y
 
 
 def audio_duration(path):
-    """Length of a recording in seconds, from its header alone; `AudioError` as `load_audio`."""
-    with _opened(Path(path)) as file:
-        return file.frames / file.samplerate
+    """Length of a recording in seconds, without decoding it; `AudioError` as `load_audio`."""
+    name = _name(path)
+    try:
+        with _soundfile(path, name) as file:
+            return file.frames / file.samplerate
+    except _Unreadable as error:
+        with _container(path, name, error) as container:
+            return _announced_seconds(container, path) or _packet_seconds(container)
 
 
 def play(recording, *, start=0.0, seconds=5.0):
@@ -137,7 +161,7 @@ def cut_windows(recording, seconds, *, sample_rate=SAMPLE_RATE):
     """
     n = round(seconds * sample_rate)
     kept, before, start = np.empty(0, np.float32), None, 0
-    for block in _blocks(recording, sample_rate):
+    for block in _blocks(recording, sample_rate, BLOCK_SECONDS):
         kept = np.concatenate([kept, block])
         while len(kept) > n and (start or len(kept) >= n + sample_rate):
             before, kept = kept[:n], kept[n:]
@@ -148,20 +172,18 @@ def cut_windows(recording, seconds, *, sample_rate=SAMPLE_RATE):
         kept = np.concatenate([before, kept])[-n:]
         yield (end - n) / sample_rate, end / sample_rate, kept
         return
-    name = _name(recording)
-    if len(kept) < SHORTEST_SECONDS * sample_rate:
-        raise AudioError(_too_short(name, len(kept) / sample_rate))
+    _check_long_enough(len(kept) / sample_rate, _name(recording))
     yield 0.0, len(kept) / sample_rate, kept
 
 
-def _blocks(recording, sample_rate):
-    """A recording's samples, mono and at one rate, ten seconds at a time."""
+def _blocks(recording, sample_rate, seconds, offset=0.0, duration=None):
+    """A recording's samples, mono and at one rate, so many seconds at a time."""
     name = _name(recording)
     resample, rate_before = None, None
-    for y, rate in _raw_blocks(recording, name):
+    for y, rate in _decode(recording, name, seconds, offset, duration):
         y = _mono(y)
         if not np.isfinite(y).all():
-            raise AudioError(f"{name}: holds samples that are no numbers (NaN or infinite).")
+            raise AudioError("holds samples that are no numbers (NaN or infinite).", name)
         if rate != sample_rate:
             if rate != rate_before:
                 resample, rate_before = soxr.ResampleStream(rate, sample_rate, 1), rate
@@ -171,108 +193,227 @@ def _blocks(recording, sample_rate):
         yield resample.resample_chunk(np.empty(0, np.float32), last=True)
 
 
-def _raw_blocks(recording, name):
+def _decode(recording, name, seconds, offset, duration):
     """Blocks of samples as they are in the recording, each with its rate in Hz."""
     if isinstance(recording, tuple):
         y, rate = np.asarray(recording[0]), recording[1]
-        y = y / -float(np.iinfo(y.dtype).min) if np.issubdtype(y.dtype, np.signedinteger) else y
-        for start in range(0, len(y), BLOCK_SECONDS * rate):
-            yield y[start : start + BLOCK_SECONDS * rate], rate
+        for start in range(0, len(y), seconds * rate):
+            yield _as_floats(y[start : start + seconds * rate]), rate
         return
-    there = 0
     try:
-        with _opened(recording) as file:
-            rate = file.samplerate
-            for block in file.blocks(BLOCK_SECONDS * rate, dtype="float32", always_2d=True):
-                there += len(block)
-                yield block, rate
-            _check_length(name, file.frames, there, rate)
-    except UnknownFormat as error:
-        if there:  # it was known well enough to begin
-            raise
+        yield from _decode_by_soundfile(recording, name, seconds, offset, duration)
+    except _Unreadable as error:  # raised before the first block alone
+        yield from _decode_by_pyav(recording, name, seconds, offset, duration, error)
+
+
+def _decode_by_soundfile(recording, name, seconds, offset, duration):
+    with _soundfile(recording, name) as file:
+        quiet = _silenced if file.format == "MP3" else nullcontext
+        rate, start, there = file.samplerate, 0, 0
+        # libsndfile takes five times as long to make floats of 16 bits as NumPy.
+        dtype = "int16" if file.subtype == "PCM_16" else "float32"
         try:
-            import av
-        except ImportError:
-            raise AudioError(f"{error} Or install PyAV, which reads more: pip install av") from None
-        yield from _blocks_by_pyav(av, recording, name)
+            with quiet():
+                start = file.seek(min(int(offset * rate), file.frames))
+            wanted = file.frames - start
+            if duration is not None:
+                wanted = min(wanted, round(duration * rate))
+            # `SoundFile.blocks` pads a file that ends early with what lay in memory.
+            while there < wanted:
+                with quiet():
+                    block = file.read(min(seconds * rate, wanted - there), dtype=dtype)
+                if len(block) == 0:
+                    break
+                there += len(block)
+                yield _as_floats(block), rate
+        except Exception as error:  # a damaged file brings about errors of any kind
+            raise AudioError(
+                f"damaged: no sound can be read after {(start + there) / rate:.1f} s "
+                f"({_cause(error)}). Fetch the file again, or leave it out.", name,
+            ) from error  # fmt: skip
+        guessed = file.format == "MP3" and not _mp3_frames(recording)
+        if there < wanted and not guessed:
+            _check_complete((start + wanted) / rate, (start + there) / rate, name)
 
 
-def _blocks_by_pyav(av, recording, name):
-    """What libsndfile does not read (m4a, wma, the sound of videos), by way of ffmpeg."""
-    opened = io.BytesIO(recording) if isinstance(recording, bytes) else recording
-    if hasattr(opened, "seek"):
-        opened.seek(0)
-    try:
-        with av.open(opened if hasattr(opened, "read") else str(opened)) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{name}: there is no sound in it.")
-            stream, there = container.streams.audio[0], 0
-            rate = stream.codec_context.sample_rate
-            mono = av.AudioResampler(format="flt", layout="mono", rate=rate)
-            for frame in container.decode(stream):
-                for block in mono.resample(frame):
-                    there += block.samples
-                    yield block.to_ndarray()[0], rate
-            # A bare stream of AAC has no header: its length is ffmpeg's guess.
-            if stream.duration and container.format.name != "aac":
-                _check_length(name, float(stream.duration * stream.time_base) * rate, there, rate)
-    except av.FFmpegError as error:
-        raise AudioError(
-            f"{name}: not readable as sound ({error.strerror}). Convert it to wav or flac, or "
-            "leave it out."
-        ) from error
+def _decode_by_pyav(recording, name, seconds, offset, duration, unreadable):
+    with _container(recording, name, unreadable) as container:
+        yield from _joined(_frames(container, recording, offset, duration, name), seconds)
+
+
+def _frames(container, recording, offset, duration, name):
+    """The samples of a piece, mono, some hundred at a time, each with their rate in Hz."""
+    from av import FFmpegError
+
+    stream = container.streams.audio[0]
+    unit, first = stream.time_base, stream.start_time or 0
+    packets, rate, end = 0, 0, None
+    for packet in container.demux(stream):
+        packets += packet.duration or 0
+        # A decoder needs what is shortly before a piece, and no more.
+        if packet.pts is not None and (packet.pts - first) * unit < offset - 1:
+            continue
+        with suppress(FFmpegError):  # how much is lost by it is checked at the end
+            for frame in packet.decode():
+                if frame.layout.nb_channels > MOST_CHANNELS:
+                    continue
+                rate = frame.sample_rate
+                if end is None:
+                    end = 0 if frame.pts is None else round((frame.pts - first) * unit * rate)
+                start = int(offset * rate) - end
+                left = None if duration is None else start + round(duration * rate)
+                y = frame.to_ndarray()
+                y = y.T if frame.format.is_planar else y.reshape(frame.samples, -1)
+                yield _mono(_as_floats(y[max(start, 0) : left])), rate
+                end += len(y)
+                if left is not None and left <= len(y):
+                    return
+    if not rate and not offset:
+        raise ValueError("no frame is whole")
+    read = float(packets * unit)
+    announced = _announced_seconds(container, recording) or read
+    _check_complete(announced, end / rate if rate else read, name)
+
+
+def _joined(parts, seconds):
+    """Parts of some hundred samples, joined to blocks of so many seconds."""
+    block, n, rate = [], 0, 0
+    for y, new_rate in parts:
+        if n and (n >= seconds * rate or rate != new_rate):
+            yield np.concatenate(block), rate
+            block, n = [], 0
+        block.append(y)
+        n, rate = n + len(y), new_rate
+    if n:
+        yield np.concatenate(block), rate
 
 
 def _name(recording):
-    """What a recording is called in a sentence: a file's name without its folder."""
-    if isinstance(recording, (str, Path)):
-        return Path(recording).name
-    return Path(str(getattr(recording, "name", "the recording"))).name
+    """What a recording is called in a sentence: see `AudioError`."""
+    if not isinstance(recording, (str, Path)):
+        recording = str(getattr(recording, "name", "the recording"))
+    path = Path(recording)
+    # A sentence may end up in a notebook, which names no folder of anybody's machine.
+    return printable(Path(path.parent.name, path.name) if path.is_absolute() else path)
 
 
-def _too_short(name, seconds):
-    return f"{name}: {seconds:.2f} s long; a genre needs at least {SHORTEST_SECONDS:.0f} s."
-
-
-def _check_length(name, announced, there, rate):
-    """Compressed formats state their length to within a frame or two; a second is no such slip."""
-    if there < announced - rate:
+def _check_long_enough(seconds, name):
+    if seconds < SHORTEST_SECONDS:
         raise AudioError(
-            f"{name}: truncated: {announced / rate:.1f} s announced, {there / rate:.1f} s there."
-            " Fetch the file again, or leave it out."
+            f"{seconds:.2f} s long; a genre needs at least {SHORTEST_SECONDS:.0f} s.", name
         )
 
 
-class UnknownFormat(AudioError):
-    """A file that libsndfile does not read; another decoder may."""
+def _check_complete(announced, there, name):
+    """Compressed formats state their length to within a frame or two; a second is no such slip."""
+    if there < announced - 1:
+        raise AudioError(
+            f"truncated or damaged: {announced:.1f} s announced, {there:.1f} s there. "
+            "Fetch the file again, or leave it out.", name,
+        )  # fmt: skip
 
 
 @contextmanager
-def _opened(recording):
-    """The `SoundFile` of a path, bytes or a file; what libsndfile dislikes is an `AudioError`."""
-    name = _name(recording)
+def _binary(recording):
+    """A recording as a binary file, from its start."""
     if isinstance(recording, (str, Path)):
-        _check_path(Path(recording))
+        with Path(recording).open("rb") as file:
+            yield file
+        return
     file = io.BytesIO(recording) if isinstance(recording, bytes) else recording
-    try:
-        with soundfile.SoundFile(file) as opened:
+    file.seek(0)
+    yield file
+
+
+@contextmanager
+def _soundfile(recording, name):
+    """The `SoundFile` of a recording; `_Unreadable` where PyAV is to read it."""
+    head = _checked_head(recording, name)
+    known = head[:4] in SOUNDFILE_HEADS
+    # libsndfile searches what it does not know for MPEG sound, of which it guesses the length
+    # where none is stated, and gives up where some bytes are damaged.
+    if not known and _import_av():
+        raise _Unreadable("not readable as sound.", name)
+    path = isinstance(recording, (str, Path))
+    with nullcontext(recording) if path else _binary(recording) as file:
+        try:
+            with _silenced():
+                opened = soundfile.SoundFile(file)
+        except Exception as error:  # a damaged file brings about errors of any kind
+            raise _unreadable(head, error, name) from error
+        with opened:
             yield opened
-    except (soundfile.LibsndfileError, MemoryError) as error:
-        raise UnknownFormat(
-            f"{name}: not readable as sound ({_cause(error)}). Convert it to wav or flac, "
-            "or leave it out."
-        ) from error
 
 
-def _checked(y, rate, sample_rate, name):
-    """Resampled samples of `name`, or the sentence that says what is wrong with them."""
-    if not np.isfinite(y).all():
-        raise AudioError(f"{name}: holds samples that are no numbers (NaN or infinite).")
-    if len(y) < SHORTEST_SECONDS * rate:
-        raise AudioError(_too_short(name, len(y) / rate))
-    if rate != sample_rate:
-        y = soxr.resample(y, rate, sample_rate)
-    return y
+@contextmanager
+def _container(recording, name, unreadable):
+    """PyAV's container of a recording; `unreadable` is what libsndfile raised for it."""
+    av = _import_av()
+    if av is None:
+        raise AudioError(
+            f"{unreadable.reason} Or install PyAV, which reads more: pip install av", name
+        )
+    try:
+        # ffmpeg also takes playlists, which name other files and addresses.
+        only = {"format_whitelist": CONTAINERS}
+        with _binary(recording) as file, av.open(file, options=only) as container:
+            if not container.streams.audio:
+                raise AudioError("there is no sound in it.", name)
+            if not container.streams.audio[0].codec_context.sample_rate:
+                raise ValueError("no frame is whole")
+            yield container
+    except AudioError:
+        raise
+    except Exception as error:  # as above
+        with _binary(recording) as file:
+            head = file.read(HEAD_BYTES)
+        raise _unreadable(head, error, name) from error
+
+
+def _import_av():
+    """PyAV; None where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        return None
+    return av
+
+
+def _announced_seconds(container, recording):
+    """Length of a recording by its header; 0 where that is missing, and ffmpeg guesses it."""
+    stream = container.streams.audio[0]
+    if container.format.name == "mp3":
+        codec = stream.codec_context
+        return _mp3_frames(recording) * codec.frame_size / codec.sample_rate
+    if container.format.name == "aac" or not stream.duration:
+        return 0.0
+    return float(stream.duration * stream.time_base)
+
+
+def _packet_seconds(container):
+    """Length of a recording that is read to its end, but not decoded."""
+    stream = container.streams.audio[0]
+    return float(sum(packet.duration or 0 for packet in container.demux(stream)) * stream.time_base)
+
+
+def _mp3_frames(recording):
+    """The number of frames that the first frame of an mp3 states, as most encoders have it."""
+    with _binary(recording) as file:
+        file.seek(_id3_bytes(file.read(10)))
+        first = file.read(1024)
+    for mark in (b"Xing", b"Info"):
+        _, found, after = first.partition(mark)
+        if found and len(after) >= 8:
+            flags, frames = struct.unpack(">II", after[:8])
+            return frames if flags & 1 else 0
+    return 0
+
+
+def _id3_bytes(head):
+    """Length of the ID3 tag before the sound of an mp3; its size is written with 7 bits a byte."""
+    if len(head) < 10 or not head.startswith(b"ID3"):
+        return 0
+    return 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def _mono(y):
@@ -280,33 +421,98 @@ def _mono(y):
     return y.mean(axis=1, dtype=np.float32) if y.ndim > 1 else np.asarray(y, np.float32)
 
 
-def _check_path(path):
-    """Refuse a missing or empty file, and a wav or au that is shorter than its header says.
+def _as_floats(y):
+    """Samples of any type as floating point within [-1, 1]."""
+    if not np.issubdtype(y.dtype, np.integer):
+        return y
+    floats = y * np.float32(2.0 ** (1 - np.iinfo(y.dtype).bits))
+    return floats if np.issubdtype(y.dtype, np.signedinteger) else floats - 1
 
-    libsndfile quietly returns what is there of a truncated wav; a clip that is half gone must not
-    pass for a whole one.
+
+def _checked_head(recording, name):
+    """The first bytes of a recording, which must not be missing, empty or cut off.
+
+    libsndfile quietly returns what is there of a truncated wav or au; a clip that is half gone
+    must not pass for a whole one.
     """
-    if not path.is_file():
-        raise AudioError(f"{path.name}: no such file. Check the path.")
-    size = path.stat().st_size
+    try:
+        if isinstance(recording, (str, Path)) and not Path(recording).is_file():
+            raise AudioError("no such file. Check the path.", name)
+        with _binary(recording) as file:
+            head = file.read(HEAD_BYTES)
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise AudioError(f"cannot be read ({error.strerror}).", name) from error
     if size == 0:
-        raise AudioError(f"{path.name}: empty file (0 bytes). Fetch it again, or leave it out.")
-    with path.open("rb") as file:
-        head = file.read(16)
+        raise AudioError("empty file (0 bytes). Fetch it again, or leave it out.", name)
     announced = 0
-    if len(head) == 16 and head[:4] == b"RIFF":
+    if len(head) >= 12 and head[:4] == b"RIFF":
         announced = 8 + struct.unpack("<I", head[4:8])[0]
-    elif len(head) == 16 and head[:4] == b".snd":
+    elif len(head) >= 12 and head[:4] == b".snd":
         announced = sum(struct.unpack(">II", head[4:12]))
     # Streams write 0 or 2**32 - 1 where the length is not known beforehand. One byte of
     # padding may be missing at the end of a wav of odd length.
     if size + 1 < announced < 2**32 - 1:
         raise AudioError(
-            f"{path.name}: truncated: its header announces {announced:,} bytes, the file has "
-            f"{size:,}. Fetch it again, or leave it out."
-        )
+            f"truncated: its header announces {announced:,} bytes, the file has {size:,}. "
+            "Fetch it again, or leave it out.", name,
+        )  # fmt: skip
+    return head
+
+
+def _unreadable(head, error, name):
+    """The `_Unreadable` that names what is in the file, or else the decoder's own cause."""
+    text = not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head)
+    if text and head.lstrip()[:1] == b"<":
+        found = "it is a web page or XML"
+    elif text:
+        found = "it is text"
+    elif not head.strip(b"\0"):
+        found = f"its first {len(head):,} bytes are zeros"
+    elif head.startswith(b"ID3"):
+        found = f"no MPEG sound after its ID3 tag of {_id3_bytes(head):,} bytes"
+    else:
+        found = _cause(error)
+    return _Unreadable(
+        f"not readable as sound ({found}). Convert it to wav or flac, or leave it out.", name
+    )
 
 
 def _cause(error):
-    """libsndfile's own words for `error`, without the path that it puts in front of them."""
-    return str(getattr(error, "error_string", error)).rstrip(". ").lower() or type(error).__name__
+    """A decoder's own words for `error`, without the path that it puts in front of them."""
+    words = getattr(error, "error_string", None) or getattr(error, "strerror", None)
+    # What libsndfile and ffmpeg call a file in which they find nothing that they know.
+    unknown = ("File does not exist or is not a regular file", "Invalid argument")
+    if words and words.startswith(unknown):
+        return "no format that is known"
+    return words[:1].lower() + words[1:].rstrip(". ") if words else "it is damaged"
+
+
+_silence = threading.Lock()
+_silenced_by, _stderr = 0, None
+
+
+@contextmanager
+def _silenced():
+    """libmpg123, within libsndfile, writes notes to the standard error that name no file.
+
+    Nothing in libsndfile turns them off. So the standard error of the process leads nowhere while
+    any of its threads is in here.
+    """
+    global _silenced_by, _stderr
+    with _silence:
+        if _silenced_by == 0:
+            _stderr = None
+            with suppress(OSError):  # of a process without a standard error
+                _stderr = os.dup(2)
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), 2)
+        _silenced_by += 1
+    try:
+        yield
+    finally:
+        with _silence:
+            _silenced_by -= 1
+            if _silenced_by == 0 and _stderr is not None:
+                os.dup2(_stderr, 2)
+                os.close(_stderr)

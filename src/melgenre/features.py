@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .audio import SAMPLE_RATE, AudioError, load_audio
+from .files import names_below
 from .workers import on_all_cores
 
 DESCRIPTORS = (
@@ -79,7 +80,9 @@ def extract_descriptors(tracks, *, progress=True):
         _describe, [(path,) for path in tracks["path"]], desc="descriptors", unit=" clips",
         progress=progress,
     )  # fmt: skip
-    broken = [sentence for sentence in described if isinstance(sentence, str)]
+    named = names_below(tracks["path"].tolist())
+    broken = [f"{name}: {one}" for name, one in zip(named, described, strict=True)
+              if isinstance(one, str)]  # fmt: skip
     if broken:
         print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")
     readable = [not isinstance(one, str) for one in described]
@@ -105,11 +108,11 @@ def compile_librosa():
 
 
 def _describe(path):
-    """The descriptors of a file, or the sentence that says why there are none."""
+    """The descriptors of a file, or the reason why there are none."""
     try:
         return describe_clip(load_audio(path))
     except AudioError as error:
-        return str(error)
+        return error.reason
 
 
 def load_descriptors(file, tracks):

@@ -1,4 +1,4 @@
-"""Files that are never there by half, and folders that are walked without going in circles."""
+"""Files that are never there by half, folders that are walked without going in circles, names."""
 
 import os
 from contextlib import contextmanager
@@ -39,3 +39,30 @@ def walk(folder):
         seen.add(os.path.realpath(root))
         below[:] = sorted(name for name in below if not name.startswith("."))
         yield Path(root), sorted(name for name in names if not name.startswith("."))
+
+
+def printable(path):
+    """A path as text: what old archives left in a name that is not UTF-8 becomes `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def names_below(paths):
+    """What to call files in a sentence: their paths below the folder that they have in common.
+
+    Each name has at least one folder, since `song.mp3` may be in many albums.
+
+    Parameters
+    ----------
+    paths : list of str or Path
+
+    Returns
+    -------
+    list of str
+    """
+    if not paths:
+        return []
+    paths = [Path(os.path.abspath(path)) for path in paths]
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    if common in (path.parent for path in paths):
+        common = common.parent
+    return [printable(path.relative_to(common)) for path in paths]

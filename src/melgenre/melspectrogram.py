@@ -19,7 +19,7 @@ from scipy.fft import rfft
 from scipy.sparse import csr_array
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
-from .files import replacing
+from .files import names_below, replacing
 from .workers import on_all_cores
 
 SETTINGS_FILE = "mel_settings.json"
@@ -279,7 +279,8 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
         if _out_of_date(Path(picture), path)
     ]
     done = on_all_cores(_draw, todo, desc="pictures", unit=" clips", progress=progress)
-    broken = [sentence for sentence in done if sentence]
+    named = names_below([path or picture for path, picture, _ in todo])
+    broken = [f"{name}: {reason}" for name, reason in zip(named, done, strict=True) if reason]
     if broken:
         print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")
     tracks = tracks[[Path(picture).exists() for picture in tracks["picture"]]]
@@ -297,16 +298,16 @@ def _out_of_date(picture, path):
 
 
 def _draw(path, target, settings):
-    """Write one picture; returns None, or the sentence that says why there is none."""
+    """Write one picture; returns None, or the reason why there is none."""
     from PIL import Image
 
     if path is None:
-        return f"{target.stem}: neither a picture nor sound."
+        return "neither a picture nor sound."
     try:
         picture = melspectrogram_picture(load_clip(path, settings), settings)
     except AudioError as error:
         target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
-        return str(error)
+        return error.reason
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as unfinished:
         # Half the time of the usual search for repetitions, of which such a picture has none.

@@ -1,4 +1,4 @@
-"""A folder of songs -> a table and a CSV: in parallel, resumable, broken files told, not fatal."""
+"""A folder of songs -> a table and a CSV: in parallel, resumable; an unreadable song is one row."""
 
 import csv
 import os
@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .audio import AUDIO_SUFFIXES, AudioError
-from .files import replacing, walk
+from .files import printable, replacing, walk
 
 
 def find_songs(folder):
@@ -36,7 +36,8 @@ def find_songs(folder):
     ]
     if not songs:
         raise FileNotFoundError(
-            f"No sound in {Path(folder).name!r}. It should hold files such as song.mp3 or song.wav."
+            f"{printable(folder)}: no sound in this folder. It should hold files such as song.mp3 "
+            "or song.wav."
         )
     return songs
 
@@ -71,7 +72,7 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
     """
     listed = isinstance(folder, (list, tuple))
     songs = [Path(song) for song in folder] if listed else find_songs(folder)
-    names = [str(song if listed else song.relative_to(folder)) for song in songs]
+    names = [printable(song if listed else song.relative_to(folder)) for song in songs]
     columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres)]
     columns += ["strangeness", "error", "modified"]
     known = _known(file, columns)
@@ -118,7 +119,10 @@ def _known(file, columns):
 
 def _modified(song):
     """When the file was changed last, as text; empty if it is gone."""
-    return str(song.stat().st_mtime_ns) if song.exists() else ""
+    try:
+        return str(song.stat().st_mtime_ns)
+    except OSError:
+        return ""
 
 
 def _ask(classifier, todo):
@@ -134,7 +138,7 @@ def _answer(classifier, name, song):
     row = {"song": name, "error": "", "modified": _modified(song)}
     try:
         answer = classifier.predict(song)
-    except (AudioError, OSError) as error:
-        return row | {"error": str(error)}
+    except AudioError as error:
+        return row | {"error": f"{name}: {error.reason}"}
     row |= {"genre": answer.genre, "strangeness": round(answer.strangeness, 3)}
     return row | {f"p_{genre}": round(p, 4) for genre, p in answer.items()}
