@@ -99,7 +99,7 @@ def train(
     Artists are kept apart where the folders are <genre>/<artist>/…, or where a tracks.csv in the
     folder names them.
     """
-    from contextlib import ExitStack
+    from contextlib import nullcontext
 
     from .collection import load_collection, project_folder
     from .evaluation import describe_score, held_out, predict_tracks, score
@@ -118,10 +118,8 @@ def train(
         protocol = protocols_for(tracks)[-1]
         split = make_protocol(tracks, protocol, seed)
         learn = genre_learner(picture_dataloaders(split), architecture, recipe, seed=seed)
-        with ExitStack() as silence:
-            if quiet:
-                silence.enter_context(learn.no_bar())
-                silence.enter_context(learn.no_logging())
+        # A line an epoch; fastai's own bar would fill the file that output may go to.
+        with learn.no_bar(), learn.no_logging() if quiet else nullcontext():
             fit(learn)
             predictions = predict_tracks(learn, held_out(split))
         result = score(predictions, protocol, split=split)

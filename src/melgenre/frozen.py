@@ -78,7 +78,7 @@ def _compute(learn, body, tracks, dtype):
     bs = 2 if device == "cpu" else 32
     batches = learn.dls.test_dl(tracks, num_workers=0, bs=bs)
     autocast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
-    quiet = not hasattr(learn, "progress")  # inside `learn.no_bar()`
+    quiet = learn.logger is noop  # inside `learn.no_logging()`
     with torch.inference_mode(), autocast:
         for (pictures,) in tqdm(batches, desc="features", leave=False, disable=quiet):
             features.append(body(pictures).float().cpu().numpy())
