@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,27 @@ class TestShell:
         asked = self.run("predict", "music", "--model", "mine", "--csv", "g.csv", cwd=tmp_path)
         assert asked.returncode == 0, asked.stderr
         assert len(pd.read_csv(tmp_path / "g.csv")) == 12
+
+    def test_a_messy_folder_is_trained_on_and_predicted(self, messy_music, tmp_path):
+        trained = self.run("train", messy_music, "--recipe", "quick", "--architecture", "resnet18",
+                           "--out", "mine", cwd=tmp_path)  # fmt: skip
+        assert trained.returncode == 0, trained.stderr
+        # What was understood, what was skipped, progress, and what the figure is worth.
+        assert re.search(r"Jazz +12 +3 +0\n", trained.stdout)
+        assert "3 of 40 tracks skipped" in trained.stdout
+        assert "Jazz/Miles O'Hara/First album/empty.wav: empty file" in trained.stdout
+        assert re.search(r"epoch  4: loss .*accuracy of valid \d+", trained.stdout)
+        assert "Genres:   Ambient, Drum & Bass, Jazz, Шансон\n" in trained.stdout
+        assert re.search(r"Accuracy: .*\(artists-apart\); few tracks, so a rough", trained.stdout)
+        assert "No artist is on both sides" in trained.stdout
+        # The split is stored: no artist is on two sides, and no unreadable song on any.
+        split = pd.read_csv(tmp_path / "mine" / "split.csv")
+        artist = split["track_id"].str.split("/").str[:2].str.join("/")
+        assert len(split) == 37
+        assert (split.groupby(artist)["split"].nunique() == 1).all()
+        predicted = self.run("predict", messy_music, "--model", "mine", "--csv", "g.csv",
+                             cwd=tmp_path)  # fmt: skip
+        assert predicted.returncode == 3
+        genres = pd.read_csv(tmp_path / "g.csv", keep_default_na=False)
+        assert (genres["error"] != "").sum() == 3
+        assert len(genres) == 40

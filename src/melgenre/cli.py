@@ -99,7 +99,9 @@ def train(
     Artists are kept apart where the folders are <genre>/<artist>/…, or where a tracks.csv in the
     folder names them.
     """
-    from contextlib import nullcontext
+    from contextlib import contextmanager
+
+    from fastai.vision.all import noop, replacing_yield
 
     from .collection import load_collection, project_folder
     from .evaluation import describe_score, held_out, predict_tracks, score
@@ -118,8 +120,9 @@ def train(
         protocol = protocols_for(tracks)[-1]
         split = make_protocol(tracks, protocol, seed)
         learn = genre_learner(picture_dataloaders(split), architecture, recipe, seed=seed)
-        # A line an epoch; fastai's own bar would fill the file that output may go to.
-        with learn.no_bar(), learn.no_logging() if quiet else nullcontext():
+        # fastai's own bar would fill the file that the output may go to.
+        logging = contextmanager(replacing_yield)
+        with learn.no_bar(), logging(learn, "logger", noop if quiet else _print_epoch):
             fit(learn)
             predictions = predict_tracks(learn, held_out(split))
         result = score(predictions, protocol, split=split)
@@ -129,6 +132,16 @@ def train(
     print(f"Accuracy: {describe_score(result)}")
     print(_worth(result))
     print(f"Exported to {out}: melgenre predict --model {out} SONG")
+
+
+def _print_epoch(log):
+    """A line for an epoch of fastai's: its number, both losses, the accuracy and its time."""
+    epoch, train, valid, accuracy, seconds = log
+    print(
+        f"epoch {epoch + 1:2}: loss {train:.3f}, of valid {valid:.3f}, "
+        f"accuracy of valid {accuracy:.1%}, {seconds}",
+        flush=True,
+    )
 
 
 def _worth(result):
