@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+import melgenre
 from melgenre.classifier import GenreClassifier
 from melgenre.songs import classify_folder, find_songs
 
@@ -116,7 +117,7 @@ def test_a_folder_without_sound_gets_a_sentence(tmp_path):
 
 class TestShell:
     def run(self, *arguments, cwd=None):
-        command = [sys.executable, "-m", "melgenre.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "melgenre", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
     def test_predict_prints_a_line_a_song_and_tells_what_failed(self, exported, songs, classifier):
@@ -149,9 +150,26 @@ class TestShell:
             assert sentence in ran.stderr
             assert "Traceback" not in ran.stderr
         assert self.run("predict").returncode == 2
-        for command in ("predict", "extract", "train"):
-            assert command in self.run("--help").stdout
+        for command in ("predict", "extract", "train", "app"):
+            assert f"\n  {command} " in self.run("--help").stdout
             assert self.run(command, "--help").returncode == 0
+
+    def test_help_and_version_are_shown_as_they_are_written(self):
+        assert self.run("--version").stdout == f"melgenre {melgenre.__version__}\n"
+        assert "(needs melgenre[app])" in self.run("--help").stdout
+        assert "(needs melgenre[app])" in self.run("app", "--help").stdout
+
+    def test_one_folder_without_sound_does_not_stop_the_rest(self, exported, songs, tmp_path):
+        (tmp_path / "no sound here").mkdir()
+        ran = self.run("predict", songs / "a.wav", "no sound here", "missing/song.mp3",
+                       "--model", exported, cwd=tmp_path)  # fmt: skip
+        assert ran.returncode == 3
+        assert ran.stdout.endswith("a.wav\n") and ran.stdout.count("\n") == 1
+        assert ran.stderr.splitlines() == [
+            "no sound here: no sound in this folder. It should hold files such as song.mp3 or "
+            "song.wav.",
+            "missing/song.mp3: no such file. Check the path.",
+        ]
 
     def test_extract_and_train_make_a_model_that_predicts(self, tmp_path):
         for genre, pitch in (("low", 110), ("high", 1760)):
