@@ -16,8 +16,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 THERE_AND_BACK = """
 import sys
 from melgenre.classifier import GenreClassifier
-GenreClassifier.load(sys.argv[1]).push_to_hub("somebody/genres", token="hf_no_secret")
-print(GenreClassifier.load("somebody/genres").predict(sys.argv[2]))
+GenreClassifier.load(sys.argv[1]).push_to_hub("hf:somebody/genres", token="hf_no_secret")
+print(GenreClassifier.load("hf:somebody/genres").predict(sys.argv[2]))
 """
 
 
@@ -48,6 +48,7 @@ class Hub(BaseHTTPRequestHandler):
             self.reply({"valid": True, "warnings": [], "errors": []})
 
     def do_GET(self):
+        self.server.fetched.append(self.path)
         name = self.path.rpartition("/")[2]
         if "/resolve/" in self.path and name in self.server.files:
             self.reply(self.server.files[name])
@@ -77,22 +78,50 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files = {}
+    server.files, server.fetched = {}, []
     Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
 
 
+@pytest.fixture
+def environment(hub, tmp_path):
+    """Environment variables that make the small hub the only one."""
+    return {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+            "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["models/resnet34", "somebody/genres"])
+def test_a_folder_that_is_missing_is_not_fetched_from_the_hub(hub, environment, tmp_path, model):
+    ran = subprocess.run(
+        [sys.executable, "-m", "melgenre", "predict", "song.mp3", "--model", model],
+        cwd=tmp_path, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert f"No exported model in {model}: there is no such folder." in ran.stderr
+    assert all(way in ran.stderr for way in ("make run", "melgenre train", "--model", "hf:owner"))
+    assert hub.fetched == []
+
+
+def test_a_repository_that_is_missing_gets_a_sentence(hub, environment, tmp_path):
+    hub.shutdown()
+    ran = subprocess.run(
+        [sys.executable, "-m", "melgenre", "predict", "song.mp3", "--model", "hf:somebody/none"],
+        cwd=tmp_path, capture_output=True, text=True, env={**environment, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "hf:somebody/none cannot be fetched from the Hugging Face hub (" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_a_model_goes_to_the_hub_without_its_pickle_and_comes_back(
-    hub, exported, pictures, tmp_path
+    hub, environment, exported, pictures, tmp_path
 ):
     song = os.path.abspath(pictures["path"].iloc[0])
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", THERE_AND_BACK, str(exported), song],
-        cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-             "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
-             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"},
+        cwd=tmp_path, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert sorted(hub.files) == ["README.md", "config.json", "model.onnx", "model.safetensors"]

@@ -463,6 +463,7 @@ def _checked_head(recording, name):
 def _unreadable(head, error, name):
     """The `_Unreadable` that names what is in the file, or else the decoder's own cause."""
     text = not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head)
+    way_out = "Fetch it again, or leave it out."
     if text and head.lstrip()[:1] == b"<":
         found = "it is a web page or XML"
     elif text:
@@ -472,10 +473,8 @@ def _unreadable(head, error, name):
     elif head.startswith(b"ID3"):
         found = f"no MPEG sound after its ID3 tag of {_id3_bytes(head):,} bytes"
     else:
-        found = _cause(error)
-    return _Unreadable(
-        f"not readable as sound ({found}). Convert it to wav or flac, or leave it out.", name
-    )
+        found, way_out = _cause(error), "Convert it to wav or flac, or leave it out."
+    return _Unreadable(f"not readable as sound ({found}). {way_out}", name)
 
 
 def _cause(error):

@@ -5,7 +5,6 @@ unpickles nothing, so no code in the file is run; by ONNX Runtime it needs neith
 """
 
 import importlib.util
-import re
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from .audio import cut_windows
 from .melspectrogram import MelSettings, melspectrogram_picture
 from .model_folder import FEWEST_CLIPS, ONNX, PRIVATE, WEIGHTS, ModelError, damaged, read_config
 
+HUB = "hf:"  # before the name of a repository on the Hugging Face hub
 # Windows that the network gets at a time: on a CPU more take memory and no less time.
 CPU_BATCH, GPU_BATCH = 2, 32
 UNSURE = "unsure"
@@ -95,8 +95,8 @@ class GenreClassifier:
         Parameters
         ----------
         model : str or Path
-            A folder with `config.json`, and `model.safetensors` or `model.onnx`; or the name of a
-            repository on the hub, `owner/name`, which is downloaded once.
+            A folder with `config.json`, and `model.safetensors` or `model.onnx`; or
+            `hf:owner/name`, a repository on the hub, which is downloaded once.
         backend : str
             "onnx" (ONNX Runtime, which starts at once and needs no torch) or "torch"; None: ONNX
             Runtime on a CPU, where it is installed and the folder has a `model.onnx`.
@@ -160,7 +160,7 @@ class GenreClassifier:
         Parameters
         ----------
         name : str
-            The repository, `owner/name`; made where it is missing.
+            The repository, `hf:owner/name`; made where it is missing.
         private : bool
             Of a repository that is made now.
         token : str
@@ -172,7 +172,7 @@ class GenreClassifier:
         """
         from huggingface_hub import HfApi
 
-        api = HfApi(token=token)
+        api, name = HfApi(token=token), name.removeprefix(HUB)
         api.create_repo(name, private=private, exist_ok=True)
         return api.upload_folder(
             repo_id=name, folder_path=self.folder, ignore_patterns=list(PRIVATE)
@@ -309,23 +309,24 @@ def _caveats(config):
 
 def _find_folder(model):
     """The folder of a model: on the disk, or downloaded from the hub."""
-    folder = Path(model)
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
-        return folder
+    if not str(model).startswith(HUB):  # so a folder that is missing is no stranger's repository
+        return Path(model)
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        # Never the pickle: nothing from the network shall run code here.
-        return Path(snapshot_download(str(model), ignore_patterns=["*.pkl"]))
     except ImportError:
-        reason = "huggingface_hub, which would fetch it, is not installed"
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = f"the hub did not give it ({type(error).__name__})"
-    raise ModelError(
-        f"{model} is no folder here, and {reason}. Check the name; notebook 04 exports a model to "
-        "models/resnet34."
-    )
+        raise ModelError(
+            f"{model} is on the Hugging Face hub, and huggingface_hub, which fetches it, is not "
+            "installed: pip install huggingface_hub"
+        ) from None
+    try:
+        # Never the pickle: nothing from the network shall run code here.
+        name = str(model).removeprefix(HUB)
+        return Path(snapshot_download(name, ignore_patterns=["*.pkl"]))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{model} cannot be fetched from the Hugging Face hub ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0]}). Check the name and the connection."
+        ) from error
 
 
 def _judge_by_torch(folder, config, device):

@@ -6,27 +6,49 @@ misspelt; 3, some of the recordings could not be used.
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from . import __version__
+
 app = typer.Typer(
-    help="Music genres from pictures of music.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes the [app] of melgenre[app] for its own markup
 )
 SOME_FAILED = 3
+MODEL_HELP = "A folder that was exported, or hf:owner/name on the Hugging Face hub."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def _print_version(wanted: bool):
+    if wanted:
+        print(f"melgenre {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+):
+    """Music genres from pictures of music."""
+    # What torch and fastai warn their own developers of, when they are imported and later.
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category)
+    warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
 
 
 @app.command()
 def predict(
     recordings: Annotated[list[Path], typer.Argument(help="Songs, or folders of songs.")],
-    model: Annotated[
-        str, typer.Option(help="A folder that was exported, or owner/name on the hub.")
-    ] = "models/resnet34",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
     csv: Annotated[
         Path | None,
         typer.Option(help="Write a CSV as well; a run that was broken off goes on with it."),
@@ -43,25 +65,30 @@ def predict(
     from .songs import classify_folder, find_songs
 
     with _sentences():
-        songs = [
-            song for one in recordings for song in (find_songs(one) if one.is_dir() else [one])
-        ]
+        songs, failed = [], []
+        for one in recordings:
+            try:
+                songs += find_songs(one) if one.is_dir() else [one]
+            except FileNotFoundError as error:
+                failed.append(str(error))
         classifier = GenreClassifier.load(model)
         table = classify_folder(classifier, songs, csv, progress=not quiet and sys.stderr.isatty())
     broken = table["error"] != ""
     for row in table[~broken].to_dict("records"):
         chances = {genre: row[f"p_{genre}"] for genre in classifier.genres}
         if as_json:
-            line = {"song": row["song"], "genre": row["genre"], "probabilities": chances}
+            line = {"song": row["song"], "genre": row["genre"], "probabilities": chances,
+                    "caveats": classifier.caveats}  # fmt: skip
             print(json.dumps(line, ensure_ascii=False))
         else:
             chance = "" if row["genre"] == UNSURE else f"{max(chances.values()):.0%}"
             print(f"{row['genre']:12} {chance:>5}  {row['song']}")
-    for row in table[broken].to_dict("records"):
-        typer.echo(row["error"], err=True)
-    if broken.all():
+    failed += table.loc[broken, "error"].tolist()
+    for sentence in [*failed, *classifier.caveats]:
+        typer.echo(sentence, err=True)
+    if broken.all():  # of no song as well
         raise typer.Exit(1)
-    if broken.any():
+    if failed:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -71,7 +98,10 @@ def extract(
     pictures: Annotated[Path, typer.Argument(help="Where the mel-spectrograms go.")],
     quiet: Quiet = False,
 ):
-    """Turn a folder of music into mel-spectrograms, one PNG a song; what is there is kept."""
+    """Turn a folder of music into mel-spectrograms, one PNG a song.
+
+    A PNG that is newer than its song is kept.
+    """
     from .collection import find_tracks
     from .melspectrogram import extract_melspectrograms
 
@@ -156,13 +186,13 @@ def _worth(result):
 
 @app.command("app")
 def page(
-    model: Annotated[str, typer.Option(help="As for predict.")] = "models/resnet34",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
     host: Annotated[
         str, typer.Option(help="0.0.0.0 shows the page to the whole network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
 ):
-    """Show a web page that names the genre of a recording (needs melgenre[app])."""
+    """Show a web page that names genres (needs melgenre[app])."""
     from .app import serve
 
     with _sentences():
@@ -173,10 +203,7 @@ class _sentences:
     """Turns the errors that have a sentence into that sentence and exit code 1."""
 
     def __enter__(self):
-        import warnings
-
-        # What torch and fastai have to say to their own developers.
-        warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
+        pass
 
     def __exit__(self, kind, error, _):
         if isinstance(error, (ValueError, OSError, ImportError)):

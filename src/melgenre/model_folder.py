@@ -6,6 +6,7 @@ It ties `export`, which writes it, to `classifier`, which reads it; neither impo
 import json
 from pathlib import Path
 
+from .files import printable
 from .melspectrogram import MelSettings
 
 FORMAT_VERSION = 3
@@ -45,9 +46,11 @@ def read_config(folder):
     folder = Path(folder)
     file = folder / CONFIG
     if not file.exists():
+        found = "it has no config.json" if folder.is_dir() else "there is no such folder"
         raise ModelError(
-            f"No exported model in {folder.name!r}: it has no config.json. Run notebook 04 or 05 "
-            "to train and export one, and name the folder they print."
+            f"No exported model in {printable(folder)}: {found}. `make run` (notebook 04) and "
+            "`melgenre train` export one; or name another folder (in the shell with --model). A "
+            "model on the Hugging Face hub is named hf:owner/name."
         )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
