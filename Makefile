@@ -3,7 +3,7 @@ PYTHON ?= python3
 # One environment for each Python, so that `make test PYTHON=python3.12` leaves .venv alone.
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 COLLECTION ?= auto
-# What `make bench` asks: a folder that notebook 04 exported.
+# What `make app` and `make bench` use: a folder that notebook 04 exported.
 MODEL ?= models/resnet34
 BIN := $(VENV)/bin
 # What Colab runs, and an environment with its versions.
@@ -11,7 +11,7 @@ COLAB_PYTHON ?= python3.13
 COLAB_VENV := .venv-colab
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lint lab app bench gpu-check results notebooks address clean
+.PHONY: help run test test-colab lint lab app bench gpu-check results notebooks address clean exported
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,14 +33,26 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-lab: $(VENV)/.run  ## open JupyterLab in this environment
-	$(BIN)/jupyter lab notebooks
+# JupyterLab writes a notebook's output into its file, so it opens copies, which git ignores.
+lab: $(VENV)/.run  ## open copies of the notebooks, in lab/, in JupyterLab
+	@mkdir -p lab
+	@for file in notebooks/*.ipynb; do \
+	  test -e lab/$${file##*/} || cp $$file lab/; \
+	done
+	@echo 'These are copies in lab/: what you run and change there is yours. Delete one to renew it.'
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) lab
 
-app: $(VENV)/.run  ## show the web page that names the genre of a recording (after make run)
+app: exported $(VENV)/.run  ## show the web page that names the genre of a recording (after make run)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .[app] -c constraints.txt
-	$(BIN)/melgenre app
+	$(BIN)/melgenre app --model $(MODEL)
 
-bench: $(VENV)/.run  ## measure speed and memory beside what else one would run (after make run)
+# Checked before anything is installed.
+exported:
+	@case '$(MODEL)' in hf:*) ;; *) test -f '$(MODEL)/config.json' || { \
+	  echo 'No model in $(MODEL) yet: `make run` trains and exports one. Name another with'; \
+	  echo '  make $(MAKECMDGOALS) MODEL=FOLDER'; exit 1; } ;; esac
+
+bench: exported $(VENV)/.run  ## measure speed and memory beside what else one would run (after make run)
 	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio
 	$(BIN)/python -W ignore benchmarks/pictures.py
 	$(BIN)/python -W ignore benchmarks/training.py

@@ -39,8 +39,10 @@ def main():
     given = {"COLLECTION": options.collection}
     if synthetic:
         given["RECIPE"] = "quick"
-    if not options.in_place:
-        given["RESULTS"] = "../runs/results"  # as seen from the notebooks' folder
+    if options.in_place:
+        os.environ["MELGENRE_RESULTS"] = "../results"  # as seen from the notebooks' folder
+    else:
+        given["RESULTS"] = "../runs/results"
         for earlier in RUNS.glob("results/*"):
             earlier.unlink()
 

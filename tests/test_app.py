@@ -200,6 +200,24 @@ def test_a_song_is_answered_seen_and_heard(page, server, exported, write_song, t
     page.wait_for_function(f"document.querySelector('{audio}').currentTime < 5")
 
 
+@pytest.mark.parametrize("name", [
+    "Beyoncé – “Déjà vu” & <b>ｊａｚｚ</b> 🎷.wav", "أغنية.wav", "a:b|c?d*e`f$g!{h}.wav",
+    "100 %23 &lt;.wav", " spaces  and.dots ..wav",
+])  # fmt: skip
+def test_a_name_is_shown_as_it_is(page, server, write_song, tmp_path, name):
+    song = write_song(tmp_path / "song.wav").read_bytes()
+    page.set_input_files(
+        "input[type=file]", {"name": name, "mimeType": "audio/wav", "buffer": song}
+    )
+    press(page)
+    assert page.locator("#melgenre-answer bdi").evaluate("name => name.textContent") == name
+    assert page.locator("#melgenre-answer b").count() == 0
+    broken = {"name": name, "mimeType": "audio/wav", "buffer": b"no song" * 99}
+    page.set_input_files("input[type=file]", broken)
+    assert press(page).startswith(f"{' '.join(name.split())}: not readable as sound (it is text)")
+    assert server.uploads() == []
+
+
 def test_a_recording_of_the_microphone_is_answered(page, server):
     page.get_by_label("Record audio").click()
     page.get_by_role("button", name="Record", exact=True).click()

@@ -20,6 +20,7 @@ from .classifier import GenreClassifier
 from .timeline import plot_timeline
 
 FORGOTTEN_SECONDS = 900  # after which an upload is deleted that nobody asked about
+LONGEST_NAME = 255  # of a file, in characters
 
 # The browser keeps its own copy of the song, since the server deletes the one it got.
 KEEP_SONG = """async (song) => {
@@ -89,9 +90,9 @@ def _bounded(windows, max_minutes, late):
     """The windows, unless they are too many or too slow."""
     for start, end, picture in windows:
         if end > 60 * max_minutes:
-            raise AudioError(f"The recording is longer than {max_minutes:g} min. Cut it.")
+            raise AudioError(f"longer than {max_minutes:g} min. Cut it.")
         if time.monotonic() > late:
-            raise AudioError("The recording takes too long to judge. Cut it, or try again later.")
+            raise AudioError("takes too long to classify. Cut it, or try again later.")
         yield start, end, picture
 
 
@@ -121,22 +122,24 @@ def build_app(classifier, *, max_minutes=15, max_megabytes=50, max_seconds=120, 
     folder = Path(gradio.utils.get_upload_folder()).resolve()
 
     def answer(song):
-        file = Path(song or folder).resolve()
+        file = Path(song.path if song else folder).resolve()
+        # gradio takes characters out of a name; the browser also sends it as it was.
+        name = ((song and song.orig_name) or file.name)[-LONGEST_NAME:]
         # gradio has checked it, but a file that is deleted afterwards is checked twice.
         if not file.is_relative_to(folder) or not file.is_file():
             return _sentence("There is no recording here. Drop one, or record one."), "", None
         try:
             if file.stat().st_size > max_megabytes * 1e6:
-                raise AudioError(f"The recording is larger than {max_megabytes:g} MB.")
+                raise AudioError(f"larger than {max_megabytes:g} MB. Cut it.")
             judged = judge_recording(
                 classifier, file, max_minutes=max_minutes, max_seconds=max_seconds
             )
-            return *_judged_html(file.name, *judged, classifier.settings.duration), None
+            return *_judged_html(name, *judged, classifier.settings.duration), None
         except AudioError as error:
-            return _sentence(str(error)), "", None
+            return _sentence(error.reason, name), "", None
         except Exception:  # a page shows no traceback, whatever a file has brought about
-            logging.exception("A recording could not be judged.")
-            return _sentence("The recording cannot be judged. Convert it to wav."), "", None
+            logging.exception("A recording could not be classified.")
+            return _sentence("cannot be classified. Convert it to wav.", name), "", None
         finally:
             file.unlink(missing_ok=True)
             with suppress(OSError):  # another upload of the same sound by another name
@@ -148,6 +151,7 @@ def build_app(classifier, *, max_minutes=15, max_megabytes=50, max_seconds=120, 
         # No buttons: one of gradio's uploads the recording to Hugging Face.
         song = gradio.Audio(type="filepath", label="A recording", editable=False, buttons=[])
         song.async_move_resource_to_block_cache = _stay
+        song.preprocess = _as_sent
         button = gradio.Button("Which genre is it?", variant="primary", interactive=False)
         # An upload that is still under way is not there yet.
         song.change(None, song, button, js=ALLOW_ASKING)
@@ -208,6 +212,11 @@ async def _stay(path):
     return path
 
 
+def _as_sent(song):
+    """An upload with all that the browser sent of it; gradio would pass on its path alone."""
+    return song
+
+
 def _heading_html(classifier, max_minutes, max_megabytes):
     training, result = classifier.config["training"], classifier.config["result"]
     return f"""<h1>Which genre is it?</h1>
@@ -218,8 +227,10 @@ def _heading_html(classifier, max_minutes, max_megabytes):
     ({escape(str(result["protocol"]))}) it named {result["accuracy"]:.0%} right.</p>"""
 
 
-def _sentence(words, tag="p"):
-    return f'<{tag} role="status">{escape(words)}</{tag}>'
+def _sentence(words, name="", tag="p"):
+    # A name in Arabic or Hebrew runs the other way, and the words after it do not.
+    named = f"<bdi>{escape(name)}</bdi>: " if name else ""
+    return f'<{tag} role="status">{named}{escape(words)}</{tag}>'
 
 
 def _judged_html(name, answer, timeline, pictures, duration):
@@ -245,4 +256,4 @@ def _judged_html(name, answer, timeline, pictures, duration):
     <input type="range" min="0" max="{end:.2f}" step="0.1" value="0" aria-label="Hear from second"
     data-left="{box.x0:.4f}" data-right="{box.x1:.4f}"
     style="margin-left: {box.x0:.2%}; width: {box.width:.2%}">"""
-    return f"{_sentence(f'{name}: {words}', 'h2')}{note}<table>{bars}</table>", seen
+    return f"{_sentence(words, name, 'h2')}{note}<table>{bars}</table>", seen

@@ -1,6 +1,7 @@
 """The results file: a line for every run, its predictions beside it, and the table made of both."""
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -11,11 +12,25 @@ from pathlib import Path
 import pandas as pd
 
 from . import __version__
-from .collection import gtzan_facts
+from .collection import gtzan_facts, project_folder
 from .evaluation import accuracy_interval
 
 SEED_OF = ["collection", "model", "protocol"]
 """What the seeds of one figure have in common."""
+
+
+def results_folder():
+    """Where a notebook writes its figures: `runs/results`, which git ignores.
+
+    The environment variable `MELGENRE_RESULTS` names another folder: `make notebooks` sets it, so
+    that the committed figures in `results/` change only with the committed notebooks.
+
+    Returns
+    -------
+    Path
+    """
+    named = os.environ.get("MELGENRE_RESULTS")
+    return Path(named) if named else project_folder() / "runs" / "results"
 
 
 def record_result(folder, training, result, predictions):
