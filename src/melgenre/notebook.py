@@ -19,23 +19,16 @@ NO_DRIVE = (
 def set_up(*, drive=False):
     """Prepare a notebook: errors of this package appear as one sentence, without a traceback.
 
-    On Colab, widgets of other packages are enabled and, if `drive` is true, Google Drive is
-    connected and becomes the `project_folder`.
-
     Parameters
     ----------
     drive : bool
-        Whether the notebook makes or reads files that the next notebook needs.
+        On Colab, connect Google Drive and make it the `project_folder`: for a notebook that writes
+        or reads files which are kept from one notebook to the next.
     """
     # Warnings of torch and fastai that are meant for their own developers.
     warnings.filterwarnings("ignore", module=r"(torch|torchvision|fastai)\.")
     show_errors_as_sentences()
-    if "google.colab" not in sys.modules:
-        return
-    from google.colab import output
-
-    output.enable_custom_widget_manager()  # without it, Colab does not show anywidget's widgets
-    if drive:
+    if drive and "google.colab" in sys.modules:
         connect_drive()
 
 
