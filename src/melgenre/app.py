@@ -245,6 +245,7 @@ def _judged_html(name, answer, timeline, pictures, duration):
         for genre, share in answer.items()
     )
     note = "<p>So these figures mean nothing:</p>" if answer.unsure else ""
+    note += "".join(f"<p>{escape(caveat)}</p>" for caveat in answer.caveats)
     # A recording shorter than a picture is repeated in it.
     part = min(1, end / duration)
     ax = plot_timeline(timeline, [one[:, : round(part * one.shape[1])] for one in pictures])
