@@ -6,6 +6,8 @@ COLLECTION ?= auto
 # What `make app` and `make bench` use: a folder that notebook 04 exported.
 MODEL ?= models/resnet34
 BIN := $(VENV)/bin
+# torch warns its own developers as soon as it is imported.
+QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint lab app bench results notebooks address clean exported
@@ -18,7 +20,7 @@ help:  ## this list
 	@echo '  PYTHON=python3.12 uses that Python, in an environment of its own.'
 
 run: $(VENV)/.run  ## run every notebook; executed copies go to runs/, exported learners to models/
-	$(BIN)/python scripts/run_notebooks.py --collection $(COLLECTION)
+	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION)
 
 test: $(VENV)/.test lint  ## check the style and run the tests
 	$(BIN)/python -m pytest
@@ -55,13 +57,13 @@ bench: exported $(VENV)/.run  ## measure speed and memory beside what else one w
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
 
 results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
-	$(BIN)/python scripts/make_results.py
-	$(BIN)/python scripts/results_table.py
-	$(BIN)/python scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
+	$(BIN)/python $(QUIET) scripts/make_results.py
+	$(BIN)/python $(QUIET) scripts/results_table.py
+	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
 
 notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the README's table
-	$(BIN)/python scripts/run_notebooks.py --collection $(COLLECTION) --in-place
-	$(BIN)/python scripts/results_table.py
+	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place
+	$(BIN)/python $(QUIET) scripts/results_table.py
 
 address: $(VENV)/.run  ## write the repository's address into badges: make address REPO=owner/name
 	$(BIN)/python scripts/set_address.py $(REPO)
