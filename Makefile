@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 # What Colab runs, and an environment with its versions.
 COLAB_PYTHON ?= python3.13
 COLAB_VENV := .venv-colab
+# torch warns its own developers as soon as it is imported.
+QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-colab lint lab app bench gpu-check results notebooks address clean exported
@@ -21,10 +23,15 @@ help:  ## this list
 	@echo '  PYTHON=python3.12 uses that Python, in an environment of its own.'
 
 run: $(VENV)/.run  ## run every notebook; executed copies go to runs/, exported learners to models/
-	$(BIN)/python scripts/run_notebooks.py --collection $(COLLECTION)
+	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION)
+
+# Training runs in bf16 where the CPU has it: the suite is run without, and what trains also with it,
+# so that every machine finds what breaks on another.
+TRAINING := tests/test_learner.py tests/test_transfer.py tests/test_evidence.py tests/test_devices.py
 
 test: $(VENV)/.test lint  ## check the style and run the tests
-	$(BIN)/python -m pytest
+	MELGENRE_BF16=1 $(BIN)/python -m pytest $(TRAINING)
+	MELGENRE_BF16=0 $(BIN)/python -m pytest
 
 test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the versions that Colab has
 	COLAB_ENVIRONMENT=$(COLAB_VENV) $(BIN)/python -m pytest tests/test_colab.py
@@ -65,13 +72,13 @@ gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one; keep times a
 	$(BIN)/python -W ignore benchmarks/gpu.py
 
 results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
-	$(BIN)/python scripts/make_results.py
-	$(BIN)/python scripts/results_table.py
-	$(BIN)/python scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
+	$(BIN)/python $(QUIET) scripts/make_results.py
+	$(BIN)/python $(QUIET) scripts/results_table.py
+	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
 
 notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the README's table
-	$(BIN)/python scripts/run_notebooks.py --collection $(COLLECTION) --in-place
-	$(BIN)/python scripts/results_table.py
+	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place
+	$(BIN)/python $(QUIET) scripts/results_table.py
 
 address: $(VENV)/.run  ## write the repository's address into badges: make address REPO=owner/name
 	$(BIN)/python scripts/set_address.py $(REPO)

@@ -120,6 +120,12 @@ def test_broken_files_are_skipped_counted_and_listed(small, tmp_path, capsys):
     assert all(name in told for name in ("empty.wav: empty", "text.mp3: not", "cut.wav: truncated"))
 
 
+def test_a_song_may_have_as_long_a_name_as_there_is(tmp_path, write_song):
+    write_song(tmp_path / "music" / "jazz" / ("長" * 83 + ".mp3"), seconds=2)
+    made = extract_melspectrograms(find_tracks(tmp_path / "music"), tmp_path / "p", progress=False)
+    assert Path(made["picture"].iloc[0]).exists()
+
+
 def test_only_what_is_missing_or_out_of_date_is_made(small, tmp_path):
     small = small.head(3)
     folder = tmp_path / "pictures"

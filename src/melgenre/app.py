@@ -90,9 +90,10 @@ def _bounded(windows, max_minutes, late):
     """The windows, unless they are too many or too slow."""
     for start, end, picture in windows:
         if end > 60 * max_minutes:
-            raise AudioError(f"longer than {max_minutes:g} min. Cut it.")
+            raise AudioError(f"longer than {max_minutes:g} min. Cut it.", "the recording")
         if time.monotonic() > late:
-            raise AudioError("takes too long to classify. Cut it, or try again later.")
+            reason = "takes too long to classify. Cut it, or try again later."
+            raise AudioError(reason, "the recording")
         yield start, end, picture
 
 
@@ -130,7 +131,7 @@ def build_app(classifier, *, max_minutes=15, max_megabytes=50, max_seconds=120, 
             return _sentence("There is no recording here. Drop one, or record one."), "", None
         try:
             if file.stat().st_size > max_megabytes * 1e6:
-                raise AudioError(f"larger than {max_megabytes:g} MB. Cut it.")
+                raise AudioError(f"larger than {max_megabytes:g} MB. Cut it.", name)
             judged = judge_recording(
                 classifier, file, max_minutes=max_minutes, max_seconds=max_seconds
             )

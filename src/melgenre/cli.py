@@ -7,6 +7,7 @@ misspelt; 3, some of the recordings could not be used.
 import json
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,8 @@ def main(
     ] = False,
 ):
     """Music genres from pictures of music."""
-    # What torch and fastai warn their own developers of, when they are imported and later.
-    for category in (FutureWarning, DeprecationWarning):
-        warnings.simplefilter("ignore", category)
+    # Warnings to developers, which torch and fastai give from the moment they are imported.
+    warnings.simplefilter("ignore", FutureWarning)
     warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
 
 
@@ -199,17 +199,11 @@ def page(
         serve(model, host=host, port=port)
 
 
-class _sentences:
+@contextmanager
+def _sentences():
     """Turns the errors that have a sentence into that sentence and exit code 1."""
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, kind, error, _):
-        if isinstance(error, (ValueError, OSError, ImportError)):
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1) from error
-
-
-if __name__ == "__main__":
-    app()
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error

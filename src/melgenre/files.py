@@ -1,6 +1,7 @@
 """Files that are never there by half, folders that are walked without going in circles, names."""
 
 import os
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from pathlib import Path
 def replacing(path):
     """Give a temporary name beside `path`, which takes its place once the block ends well."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the whole name: it may be as long as a name can be.
+    part = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
     try:
         yield part
         os.replace(part, path)
