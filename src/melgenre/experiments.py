@@ -182,7 +182,9 @@ def vote(folder, name, models, protocol, split, *, seed=0):
     mean["predicted"] = mean.idxmax(axis=1).str.removeprefix("p_")
     predictions = split.merge(mean, left_on="track_id", right_index=True)
     training = {
-        **runs.iloc[-1][["collection", "seed", "train_tracks", "device", "versions"]].to_dict(),
+        **runs.iloc[-1].filter(
+            ["collection", "seed", "train_tracks", "device", "precision", "versions"]
+        ).to_dict(),
         "model": name, "architecture": name, "recipe": "vote",
         "weights": "; ".join(runs["weights"].unique()),
         "seconds": round(float(runs["seconds"].sum()), 1),
