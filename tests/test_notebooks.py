@@ -109,6 +109,20 @@ def test_a_failing_notebook_stops_the_run_with_its_cell(workshop, music, monkeyp
     assert "failed in cell 1: ZeroDivisionError: division by zero" in run.stderr
 
 
+def test_only_the_committed_notebooks_write_into_the_committed_results(
+    workshop, music, monkeypatch
+):
+    monkeypatch.setenv("MELGENRE_DATA", str(music))
+    code = "from melgenre.results import results_folder; print(results_folder())"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    for option, folder in ([], "../runs/results"), (["--in-place"], "../results"):
+        nbformat.write(notebook, workshop / "writing.ipynb")
+        assert run_notebooks(workshop, *option, "../writing.ipynb").returncode == 0
+        made = workshop if option else workshop / "runs"
+        (cell,) = nbformat.read(made / "writing.ipynb", as_version=4).cells
+        assert cell.outputs[0].text == f"{folder}\n"
+
+
 def test_no_music_gets_a_sentence(workshop, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(tmp_path))
     run = run_notebooks(workshop)

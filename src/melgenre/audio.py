@@ -62,7 +62,7 @@ def load_audio(path, *, sample_rate=SAMPLE_RATE, offset=0.0, duration=None):
     Parameters
     ----------
     path : str or Path
-        A file that libsndfile reads (wav, flac, ogg, opus, mp3, au, aiff, …) or, where it is
+        A file that libsndfile reads (wav, flac, ogg, opus, au, aiff, mp3) or, where it is
         installed, PyAV (m4a, aac, wma, the sound of videos).
     sample_rate : int
         Rate of the samples returned, in Hz; the file's own rate may be any.
@@ -227,10 +227,7 @@ def _decode_by_soundfile(recording, name, seconds, offset, duration):
                 there += len(block)
                 yield _as_floats(block), rate
         except Exception as error:  # a damaged file brings about errors of any kind
-            raise AudioError(
-                f"damaged: no sound can be read after {(start + there) / rate:.1f} s "
-                f"({_cause(error)}). Fetch the file again, or leave it out.", name,
-            ) from error  # fmt: skip
+            raise _damaged((start + there) / rate, error, name) from error
         guessed = file.format == "MP3" and not _mp3_frames(recording)
         if there < wanted and not guessed:
             _check_complete((start + wanted) / rate, (start + there) / rate, name)
@@ -248,7 +245,7 @@ def _frames(container, recording, offset, duration, name):
     stream = container.streams.audio[0]
     unit, first = stream.time_base, stream.start_time or 0
     packets, rate, end = 0, 0, None
-    for packet in container.demux(stream):
+    for packet in _packets(container, name):
         packets += packet.duration or 0
         # A decoder needs what is shortly before a piece, and no more.
         if packet.pts is not None and (packet.pts - first) * unit < offset - 1:
@@ -273,6 +270,18 @@ def _frames(container, recording, offset, duration, name):
     read = float(packets * unit)
     announced = _announced_seconds(container, recording) or read
     _check_complete(announced, end / rate if rate else read, name)
+
+
+def _packets(container, name):
+    """The packets of a recording's sound, as they are before they are decoded."""
+    packet, stream = None, container.streams.audio[0]
+    try:
+        for packet in container.demux(stream):
+            yield packet
+    except Exception as error:
+        if packet is None or packet.pts is None:
+            raise
+        raise _damaged(float(packet.pts * stream.time_base), error, name) from error
 
 
 def _joined(parts, seconds):
@@ -302,6 +311,13 @@ def _check_long_enough(seconds, name):
         raise AudioError(
             f"{seconds:.2f} s long; a genre needs at least {SHORTEST_SECONDS:.0f} s.", name
         )
+
+
+def _damaged(seconds, error, name):
+    return AudioError(
+        f"damaged: no sound can be read after {seconds:.1f} s ({_cause(error)}). Fetch the file "
+        "again, or leave it out.", name,
+    )  # fmt: skip
 
 
 def _check_complete(announced, there, name):
