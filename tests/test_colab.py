@@ -26,6 +26,7 @@ from melgenre.notebook import DRIVE_PROMPT, NO_DRIVE
 
 FAKES = ROOT / "tests" / "colab"
 ENVIRONMENT = os.environ.get("COLAB_ENVIRONMENT")  # where Colab's versions are installed
+PYTHON = Path(ENVIRONMENT, "bin", "python").absolute() if ENVIRONMENT else sys.executable
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 EXECUTE = """
 import sys
@@ -77,7 +78,7 @@ def first_cell():
 
 
 class TestFirstCell:
-    """In this environment, which has the package: pip only writes down its arguments."""
+    """With the package on the path: pip only writes down its arguments."""
 
     @pytest.fixture
     def run(self, first_cell, tmp_path):
@@ -89,7 +90,7 @@ class TestFirstCell:
         def run(*sources, address="https://github.com/somebody/music", **environment):
             notebook = new_notebook(cells=[new_code_cell(s) for s in (first_cell, *sources)])
             return run_all(
-                notebook, tmp_path / "content", f"git+{address}", sys.executable,
+                notebook, tmp_path / "content", f"git+{address}", PYTHON,
                 PATH=f"{pip.parent}:{os.environ['PATH']}", PYTHONPATH=f"{FAKES}:{ROOT / 'src'}",
                 **environment,
             ).cells  # fmt: skip
@@ -148,7 +149,7 @@ def test_only_errors_of_the_package_are_shown_as_sentences(tmp_path):
     for cell in notebook.cells[1:3]:
         cell.metadata["tags"] = ["raises-exception"]  # nbclient goes on after these
     _, sentence, traceback, other, after = run_all(
-        notebook, tmp_path / "content", "", sys.executable, PYTHONPATH=str(ROOT / "src")
+        notebook, tmp_path / "content", "", PYTHON, PYTHONPATH=str(ROOT / "src")
     ).cells
     assert error(sentence).startswith("No folder 'nowhere'.")
     assert "find_tracks" in error(traceback)
@@ -169,8 +170,7 @@ def new_runtime(versions):
     """A function that makes a runtime: what is installed into one is not there in the next."""
 
     def new_runtime(folder):
-        python = Path(ENVIRONMENT, "bin", "python")
-        subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+        subprocess.run([PYTHON, "-m", "venv", "--without-pip", folder], check=True)
         own = folder / versions.relative_to(Path(ENVIRONMENT).resolve())
         (own / "colab.pth").write_text(f"import site; site.addsitedir({str(versions)!r})\n")
         pip = folder / "bin" / "pip"
