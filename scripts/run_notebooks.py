@@ -43,8 +43,9 @@ def main():
         os.environ["MELGENRE_RESULTS"] = "../results"  # as seen from the notebooks' folder
     else:
         given["RESULTS"] = "../runs/results"
-        for earlier in RUNS.glob("results/*"):
-            earlier.unlink()
+        if not options.notebooks:  # a single notebook may read what others have written
+            for earlier in RUNS.glob("results/*"):
+                earlier.unlink()
 
     known = count_lines(results_file(options.in_place))
     files = [NOTEBOOKS / name for name in options.notebooks] or sorted(NOTEBOOKS.glob("*.ipynb"))

@@ -186,6 +186,8 @@ def test_a_collection_whose_artists_cannot_be_kept_apart_gets_the_reason(mini, c
     pair = mini[mini["genre"].isin(["classical", "pop"])]
     assert protocols_for(pair, folds=True) == ["random-10-fold"]
     assert "keeps artists apart. Too few groups of artist_id: classical" in capsys.readouterr().out
+    with pytest.raises(SplitError, match="telling genres apart needs two"):
+        protocols_for(mini[mini["genre"] == "pop"])
     assert protocols_for(mini[["track_id", "genre"]]) == ["random"]
     assert "No track has an artist_id" in capsys.readouterr().out
 

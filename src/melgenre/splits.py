@@ -254,6 +254,11 @@ def protocols_for(tracks, *, folds=False):
     -------
     list of str
         Names in `PROTOCOLS`; the second is missing where artists cannot be kept apart.
+
+    Raises
+    ------
+    SplitError
+        If the tracks cannot even be split at random.
     """
     usual = ["random-10-fold", "random"] if folds else ["random"]
     honest = ["artist-3-fold" if folds else "fault-filtered", "artists-apart"]
@@ -269,6 +274,8 @@ def protocols_for(tracks, *, folds=False):
                 possible.append(name)
                 break
         else:
+            if not possible:
+                raise reason
             print(f"No split of these tracks keeps artists apart. {reason}")
     return possible
 
