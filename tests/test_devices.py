@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from melgenre import evaluation, evidence, export, learner
-from melgenre.classifier import GenreClassifier
+from melgenre.classifier import GenreClassifier, _onnx_providers
 from melgenre.evaluation import held_out, predict_tracks, score
 from melgenre.evidence import embed_pictures, nearest, picture_evidence
 from melgenre.experiments import run_texture_machine
@@ -150,3 +150,17 @@ def test_a_gpu_that_is_not_there_gets_a_sentence(backend, exported):
     with pytest.raises(ModelError, match="cannot run on .*'cuda'.*device='cpu'") as error:
         GenreClassifier.load(exported, backend=backend, device="cuda")
     assert "damaged" not in str(error.value)
+
+
+def test_onnx_runtime_runs_on_the_gpu_that_is_named():
+    class WithCuda:
+        get_available_providers = staticmethod(
+            lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        )
+
+    (name, options), fallback = _onnx_providers(WithCuda, "cuda:1")
+    assert (name, options["device_id"]) == ("CUDAExecutionProvider", 1)
+    assert fallback == "CPUExecutionProvider"
+    assert _onnx_providers(WithCuda, "cpu") == ["CPUExecutionProvider"]
+    with pytest.raises(ModelError, match="cannot run on 'mps'"):
+        _onnx_providers(WithCuda, "mps")
