@@ -35,11 +35,12 @@ app: $(VENV)/.run  ## show the web page that names the genre of a recording (aft
 	$(BIN)/melgenre app
 
 bench: $(VENV)/.run  ## measure speed and memory beside what else one would run (after make run)
-	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio
+	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio captum
 	$(BIN)/python -W ignore benchmarks/pictures.py
 	$(BIN)/python -W ignore benchmarks/training.py
 	$(BIN)/python -W ignore benchmarks/classifying.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)
+	$(BIN)/python -W ignore benchmarks/explaining.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
 
 results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
