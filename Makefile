@@ -60,11 +60,12 @@ exported:
 	  echo '  make $(MAKECMDGOALS) MODEL=FOLDER'; exit 1; } ;; esac
 
 bench: exported $(VENV)/.run  ## measure speed and memory beside what else one would run (after make run)
-	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio
+	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio captum
 	$(BIN)/python -W ignore benchmarks/pictures.py
 	$(BIN)/python -W ignore benchmarks/training.py
 	$(BIN)/python -W ignore benchmarks/classifying.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)
+	$(BIN)/python -W ignore benchmarks/explaining.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
 
 gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one; keep times and accuracies

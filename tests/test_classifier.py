@@ -138,7 +138,7 @@ class Refuse:
         if name.partition(".")[0] in REFUSED:
             raise ModuleNotFoundError(name)
 REFUSED = {"torch", "torchvision", "fastai", "timm", "pandas", "matplotlib", "PIL", "tqdm",
-           "safetensors", "huggingface_hub", "requests", "anywidget", "captum", "onnx", "typer"}
+           "safetensors", "huggingface_hub", "requests", "anywidget", "onnx", "typer"}
 sys.meta_path.insert(0, Refuse())
 from melgenre.classifier import GenreClassifier
 print(GenreClassifier.load("model", backend="onnx").predict(sys.argv[1]))

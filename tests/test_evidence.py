@@ -1,28 +1,56 @@
-"""Why a network said so: the evidence adds up, and a clip's copy is its nearest neighbour."""
+"""Explanations: attribution maps are complete, and a clip is its own nearest neighbour."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from melgenre.evidence import embed_pictures, nearest, picture_evidence
+from melgenre.evidence import STEPS, embed_pictures, nearest, picture_evidence
 from melgenre.export import load_exported
 
 
-def test_evidence_adds_up_to_what_the_picture_changes(learner, pictures):
+def test_the_maps_add_up_to_the_difference_of_the_logits(learner, pictures):
     picture = pictures["picture"].iloc[0]
     genres = list(learner.dls.vocab)[:2]
-    maps = picture_evidence(learner, picture, genres)
-    assert maps.shape == (2, 128, 387)
-    silence = np.zeros((128, 387), dtype=np.uint8)
-    batches = learner.dls.test_dl([picture, Image.fromarray(silence).convert("RGB")], num_workers=0)
+    silence = Image.fromarray(np.zeros((128, 387), dtype=np.uint8)).convert("RGB")
+    batch = learner.dls.test_dl([picture, silence], num_workers=0).one_batch()[0]
     with torch.no_grad():
-        logits = learner.model(batches.one_batch()[0])[:, :2]
+        logits = learner.model.eval()(batch)[:, :2]
     change = (logits[0] - logits[1]).numpy()
-    # The steps from silence are few, so this holds roughly.
-    assert maps.sum(axis=(1, 2)) == pytest.approx(
-        change, abs=float(0.3 * np.abs(change).max() + 0.3)
-    )
+    many, few = (picture_evidence(learner, picture, genres, steps=n) for n in (32, STEPS))
+    assert many.shape == few.shape == (2, 128, 387)
+    size = float(np.abs(change).max())
+    assert many.sum(axis=(1, 2)) == pytest.approx(change, abs=0.05 * size + 0.05)
+    assert few.sum(axis=(1, 2)) == pytest.approx(change, abs=0.3 * size + 0.3)
+    # The few steps of the browser show the same map as many steps.
+    for one, other in zip(few, many, strict=True):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9
+
+
+def test_genres_explained_together_get_the_maps_they_get_alone(learner, pictures):
+    picture, genres = pictures["picture"].iloc[0], list(learner.dls.vocab)[:2]
+    together = picture_evidence(learner, picture, genres, steps=2)
+    for genre, of_genre in zip(genres, together, strict=True):
+        alone = picture_evidence(learner, picture, [genre], steps=2)[0]
+        assert of_genre == pytest.approx(alone, abs=1e-4 * float(np.abs(alone).max()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_the_model_may_be_on_the_gpu(learner, pictures):
+    picture, genres = pictures["picture"].iloc[0], list(learner.dls.vocab)[:2]
+    on_cpu = picture_evidence(learner, picture, genres), embed_pictures(learner, pictures.head(2))
+    home = next(learner.model.parameters()).device
+    learner.model.cuda()
+    try:
+        on_gpu = (
+            picture_evidence(learner, picture, genres),
+            embed_pictures(learner, pictures.head(2)),
+        )
+    finally:
+        learner.model.to(home)
+    assert np.corrcoef(on_cpu[0].ravel(), on_gpu[0].ravel())[0, 1] > 0.99
+    assert on_gpu[1].device.type == "cpu"
+    assert on_gpu[1].numpy() == pytest.approx(on_cpu[1].numpy(), abs=1e-2)
 
 
 def test_black_pixels_are_no_evidence(learner, pictures, tmp_path):

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import traitlets
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from .audio import AudioError, encode_mp3
 from .collection import project_folder
@@ -311,12 +310,12 @@ class ConfusionBrowser(anywidget.AnyWidget):
         return encode_mp3(y, self.settings.sample_rate)
 
     def _send_evidence(self, message):
-        from .evidence import picture_evidence  # Captum takes its time to import
+        from .evidence import picture_evidence, smooth_evidence
 
         clip = self._clip(message)
         genres = list(dict.fromkeys([clip["predicted"], clip["genre"]]))
         maps = picture_evidence(self.learn, clip["picture"], genres)
-        return {"genres": genres}, [_png(_overlay(maps))]
+        return {"genres": genres}, [_png(_overlay(smooth_evidence(maps)))]
 
     def _send_neighbours(self, message):
         from .evidence import embed_pictures, nearest
@@ -350,13 +349,11 @@ def _sound_of(clip):
 
 
 def _overlay(maps):
-    """Evidence [shape=(1 or 2, n_mels, columns)] as a picture to lay over the mel-spectrogram."""
+    """Smoothed maps [shape=(1 or 2, n_mels, columns)] -> an image to lay over the spectrogram."""
     rgba = np.zeros((*maps.shape[1:], 4), dtype=np.uint8)
-    # Single points flicker; what a person asks for is which seconds and which bands.
-    spoke_for = np.stack([gaussian_filter(one, (2, 4)) for one in maps]).clip(min=0)
-    strength = spoke_for.max(axis=0) / max(np.quantile(spoke_for, 0.995), 1e-9)
+    strength = maps.max(axis=0) / max(np.quantile(maps, 0.995), 1e-9)
     colours = np.array([COLOUR_OF_PREDICTED, COLOUR_OF_TRUE], dtype=np.uint8)
-    rgba[..., :3] = colours[spoke_for.argmax(axis=0)]
+    rgba[..., :3] = colours[maps.argmax(axis=0)]
     rgba[..., 3] = (255 * strength.clip(max=1)).astype(np.uint8)
     return Image.fromarray(rgba)
 
