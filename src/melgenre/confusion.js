@@ -50,6 +50,28 @@ function connect(model) {
   };
 }
 
+/* Keep the keys that are pressed inside the widget away from the notebook around it.
+
+   JupyterLab and Notebook 7 match shortcuts in the capture phase on the document, before any
+   listener in here, and match them from the focused element outwards. An attribute on the widget's
+   root is thus reached too late: `:focus` has already matched. It must be on the focused element
+   itself, and only a listener on the window can put it there in time. Ctrl-S still saves.
+*/
+function keepKeys(root) {
+  const suppress = (event) => {
+    if (!root.contains(event.target)) return;
+    const saves = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s";
+    event.target.toggleAttribute("data-lm-suppress-shortcuts", !saves);
+  };
+  window.addEventListener("keydown", suppress, true);
+  // Other listeners of the notebook and of VS Code wait until the event bubbles; a key with Ctrl,
+  // such as Ctrl-C, is theirs to handle.
+  root.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
+  return () => window.removeEventListener("keydown", suppress, true);
+}
+
 /* The matrix: a grid with one place in the tab order, walked with arrow keys. */
 function drawMatrix(model, told) {
   const matrix = model.get("matrix");
@@ -127,7 +149,6 @@ function drawMatrix(model, told) {
     else if (event.key === "Enter" || event.key === " ") event.target.click();
     else return;
     event.preventDefault();
-    event.stopPropagation(); // or the notebook would take the keys as its own
   });
   places[1][1].tabIndex = 0;
   write();
@@ -157,25 +178,36 @@ function drawPlayer(clip, png, { ask, stage }) {
       ? "The sound is gone: its file is no longer there." : "No sound, only its picture.";
     return { screen, row: make("div", { className: "controls" }, status) };
   }
-  const button = make("button", { type: "button", textContent: "▶ Play" });
-  button.setAttribute("aria-label", `Play ${clip.name}`);
+  const button = make("button", { type: "button" });
+  const label = () => {
+    button.textContent = audio.paused ? "▶ Play" : "❚❚ Pause";
+    button.setAttribute("aria-label", `${audio.paused ? "Play" : "Pause"} ${clip.name}`);
+  };
+  label();
 
-  async function load() {
-    if (audio.src) return true;
+  let loading = null; // one request, however often the button is pressed meanwhile
+  const load = () => (loading ??= fetchSound());
+  async function fetchSound() {
     status.textContent = "Fetching the sound …";
     const answer = await ask({ kind: "sound", table: clip.table, row: clip.row });
     status.textContent = answer.error ?? "";
-    if (answer.error) return false;
+    if (answer.error) {
+      loading = null;
+      return false;
+    }
     audio.src = stage.url(answer.buffers[0], "audio/mpeg");
     return true;
   }
   async function play() {
-    if (!(await load())) return;
+    stage.player = audio;
     for (const other of stage.root.querySelectorAll("audio")) if (other !== audio) other.pause();
+    if (!(await load()) || stage.player !== audio) return; // another clip was started meanwhile
     try {
       await audio.play();
     } catch (error) {
-      if (error.name !== "AbortError") status.textContent = `This browser does not play it: ${error.message}`;
+      if (error.name === "AbortError") return;
+      audio.pause(); // a failed play() leaves `paused` false
+      status.textContent = `This browser does not play it: ${error.message}`;
     }
   }
   async function seek(position) {
@@ -190,10 +222,15 @@ function drawPlayer(clip, png, { ask, stage }) {
     screen.setAttribute("aria-valuenow", String(Math.round(position)));
     screen.setAttribute("aria-valuetext", `${clock(position)} of ${clock(clip.seconds)}`);
     status.textContent = `${clock(position)} / ${clock(clip.seconds)}`;
-    if (!audio.paused) requestAnimationFrame(move);
   }
-  audio.addEventListener("play", () => { button.textContent = "❚❚ Pause"; move(); });
-  audio.addEventListener("pause", () => { button.textContent = "▶ Play"; });
+  function follow() {
+    if (audio.paused) return;
+    move();
+    requestAnimationFrame(follow);
+  }
+  audio.addEventListener("play", () => { label(); follow(); });
+  audio.addEventListener("pause", label); // also fires at the end of the sound
+  audio.addEventListener("ended", move);
   button.addEventListener("click", () => (audio.paused ? play() : audio.pause()));
   screen.addEventListener("click", async (event) => {
     const { left, width } = screen.getBoundingClientRect();
@@ -206,24 +243,28 @@ function drawPlayer(clip, png, { ask, stage }) {
     else if (event.key === "Enter" || event.key === " ") button.click();
     else return;
     event.preventDefault();
-    event.stopPropagation();
   });
   return { screen, row: make("div", { className: "controls" }, button, status, audio) };
 }
 
-/* A switch that asks the kernel for something the first time it is turned on. */
+/* A switch that fetches something from the kernel the first time it is turned on. */
 function drawSwitch(label, fetchOnce, show) {
   const box = make("input", { type: "checkbox" });
   const note = make("span", { className: "status", data: { role: "status" } });
-  let fetched = null;
+  let fetching = null; // one request, however often the switch is turned meanwhile
   box.addEventListener("change", async () => {
-    if (box.checked && fetched === null) {
-      note.textContent = "computing …";
-      const answer = await fetchOnce();
-      note.textContent = answer.error ?? "";
-      if (!answer.error) fetched = answer;
+    if (fetching === null) {
+      note.textContent = box.checked ? "computing …" : "";
+      if (!box.checked) return; // turned off after an error
     }
-    if (fetched) show(box.checked, fetched, note);
+    const answer = await (fetching ??= fetchOnce());
+    if (answer.error) {
+      fetching = null;
+      note.textContent = answer.error;
+    } else {
+      note.textContent = "";
+      show(box.checked, answer, note);
+    }
   });
   return make("label", {}, box, ` ${label} `, note);
 }
@@ -272,8 +313,6 @@ function drawDecision(clip, matrix, ask) {
   };
   fit();
   for (const field of [verdict, correct, comment]) field.addEventListener("change", keep);
-  // JupyterLab takes Enter away before it could become a change.
-  comment.addEventListener("keydown", (event) => { if (event.key === "Enter") keep(); });
   return make("div", { className: "decision" }, verdict, correct, comment, status);
 }
 
@@ -292,41 +331,51 @@ function drawClip(clip, png, tools) {
     player.screen, player.row);
   if (clip.table !== "results") return card; // a neighbour: to be seen and heard
 
-  if (matrix.explains && png.byteLength) {
-    const overlay = make("img", { className: "evidence", alt: "", hidden: true });
-    player.screen.insertBefore(overlay, player.screen.lastChild);
-    player.row.append(drawSwitch("Why?", () => ask({ kind: "evidence", ...from }),
-      (on, answer, note) => {
-        if (!overlay.src) overlay.src = stage.url(answer.buffers[0], "image/png");
-        overlay.hidden = !on;
-        player.screen.classList.toggle("explained", on);
-        note.replaceChildren(...(on ? answer.genres : []).map((genre, i) =>
-          make("span", { className: i ? "for-true" : "for-predicted", textContent: `■ for ${genre} ` })));
-      }));
-  }
   card.append(drawChances(clip));
-  if (matrix.compares && png.byteLength) {
-    const list = make("div", { className: "neighbours", hidden: true });
-    player.row.append(drawSwitch("Nearest training clips", () => ask({ kind: "neighbours", ...from }),
-      (on, answer) => {
-        if (!list.childElementCount) {
-          list.append(...answer.clips.map((one, i) => drawClip(one, answer.buffers[i], tools)));
-        }
-        list.hidden = !on;
-      }));
-    card.append(list);
-  }
   if (matrix.verdicts.length) card.append(drawDecision(clip, matrix, ask));
+  if (matrix.explains && png.byteLength) {
+    player.row.append(drawWhy(player.screen, () => ask({ kind: "evidence", ...from }), stage));
+  }
+  if (matrix.compares && png.byteLength) {
+    // Last in the card, so that the opened list moves nothing that the card shows already.
+    const list = make("div", { className: "neighbours", hidden: true });
+    card.append(list);
+    player.row.append(
+      drawNeighbours(list, () => ask({ kind: "neighbours", ...from }), tools));
+  }
   return card;
+}
+
+/* The switch that lays the attribution over the mel-spectrogram. */
+function drawWhy(screen, fetchOnce, stage) {
+  const overlay = make("img", { className: "evidence", alt: "", hidden: true });
+  screen.insertBefore(overlay, screen.lastChild);
+  return drawSwitch("Why?", fetchOnce, (on, answer, note) => {
+    if (!overlay.src) overlay.src = stage.url(answer.buffers[0], "image/png");
+    overlay.hidden = !on;
+    screen.classList.toggle("explained", on);
+    note.replaceChildren(...(on ? answer.genres : []).map((genre, i) =>
+      make("span", { className: i ? "for-true" : "for-predicted", textContent: `■ for ${genre} ` })));
+  });
+}
+
+/* The switch that lists the nearest training clips. */
+function drawNeighbours(list, fetchOnce, tools) {
+  return drawSwitch("Nearest training clips", fetchOnce, (on, answer) => {
+    if (!list.childElementCount) {
+      list.append(...answer.clips.map((one, i) => drawClip(one, answer.buffers[i], tools)));
+    }
+    list.hidden = !on;
+    if (!on) for (const audio of list.querySelectorAll("audio")) audio.pause();
+  });
 }
 
 function render({ model, el }) {
   const matrix = model.get("matrix");
   const { ask, close } = connect(model);
   const urls = [];
-  // No key that is pressed in here is a shortcut of the notebook.
-  const root = make("div", { className: "melgenre-confusion",
-                             data: { "data-lm-suppress-shortcuts": "true" } });
+  const root = make("div", { className: "melgenre-confusion" });
+  const releaseKeys = keepKeys(root);
   const stage = {
     root,
     url(bytes, type) {
@@ -380,6 +429,7 @@ function render({ model, el }) {
   return () => {
     model.off("change:selection", choose);
     close();
+    releaseKeys();
     for (const audio of root.querySelectorAll("audio")) audio.pause();
     urls.forEach((url) => URL.revokeObjectURL(url));
   };
