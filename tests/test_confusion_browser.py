@@ -24,6 +24,7 @@ from melgenre.export import export_learner
 from melgenre.learner import fit, genre_learner, picture_dataloaders
 
 TOKEN = "for-the-test-alone"
+FRONT_ENDS = {"jupyterlab": "lab/tree", "notebook7": "notebooks"}  # where each opens a file
 expect.set_options(timeout=90_000)  # a kernel on a busy machine
 
 
@@ -79,8 +80,8 @@ def workshop(tmp_path_factory, music, pictures):
 
 
 @pytest.fixture(scope="module")
-def lab(workshop, music):
-    """The address of a JupyterLab that serves the workshop."""
+def server(workshop, music):
+    """The address of a Jupyter server for the workshop: JupyterLab and Notebook 7 are on it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -106,17 +107,28 @@ def lab(workshop, music):
         server.wait(20)
 
 
-def test_notebook_06_is_used_by_mouse_and_keyboard_in_jupyterlab(lab, workshop, chromium):
+@pytest.fixture(scope="module", params=FRONT_ENDS)
+def notebook(request, server, workshop, chromium):
+    """Notebook 06, run to its end in each front end: its page and its file."""
+    file = workshop / "notebooks" / f"{request.param}.ipynb"  # each has a kernel of its own
+    shutil.copy(workshop / "notebooks" / "06_hear_the_confusions.ipynb", file)
     page = chromium.new_page(viewport={"width": 1500, "height": 1100})
     page.set_default_timeout(120_000)
-    page.goto(f"{lab}/lab/tree/notebooks/06_hear_the_confusions.ipynb?token={TOKEN}")
-    expect(page.get_by_text("| Idle")).to_be_visible()  # the menu is empty before
+    page.goto(f"{server}/{FRONT_ENDS[request.param]}/notebooks/{file.name}?token={TOKEN}")
+    expect(page.locator(".jp-Toolbar-kernelName")).to_have_text(re.compile("Python 3"))
+    expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
-    widget = page.locator(".melgenre-confusion")
-    expect(widget.locator("table")).to_be_visible()
+    expect(page.locator(".melgenre-confusion table")).to_be_visible()
     # The last cell has written the page, so the kernel is free from here on.
     expect(page.get_by_text(re.compile(r"confusions.html: \d+ clips"))).to_be_visible()
+    yield page, file
+    page.close()
+
+
+def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
+    page, _ = notebook
+    widget = page.locator(".melgenre-confusion")
 
     # A click on a cell lists its clips, as many as the cell says.
     cell = next(one for one in widget.locator("td").all() if one.inner_text().strip())
@@ -179,13 +191,65 @@ def test_notebook_06_is_used_by_mouse_and_keyboard_in_jupyterlab(lab, workshop, 
     file = workshop / "data" / "decisions.csv"
     for _ in range(50):
         kept = load_decisions(file).set_index("track_id")
-        if kept["comment"].any():
+        if kept.loc[name, "comment"] == "sounds like <b>fog</b>":
             break
         page.wait_for_timeout(100)
     assert kept.loc[name, ["decision", "correct_genre", "comment"]].tolist() == [
         "mislabelled", "bellrain", "sounds like <b>fog</b>",
     ]  # fmt: skip
-    page.close()
+
+
+def test_keys_pressed_in_the_widget_stay_in_it(notebook):
+    page, file = notebook
+    sources = [(cell.cell_type, cell.source) for cell in nbformat.read(file, as_version=4).cells]
+    widget = page.locator(".melgenre-confusion")
+    corner = widget.locator("td").first
+    focused = "document.activeElement.getAttribute('aria-label')"
+    letters = ["d", "d", "x", "a", "b", "m", "y", "r", "c", "v", "z", "j", "Shift+M", "Escape"]
+
+    # In the matrix: letters do nothing, arrows walk, and Enter shows the clips of the cell.
+    corner.focus()
+    for key in letters:
+        page.keyboard.press(key)
+    assert page.evaluate(focused) == corner.get_attribute("aria-label")
+    for key in ("ArrowDown", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowLeft"):
+        page.keyboard.press(key)
+    row = widget.locator("th[role=rowheader]").first
+    assert page.evaluate(focused) == row.get_attribute("aria-label")
+    for key in ("Shift+Enter", "Control+Enter", "Alt+Enter", "Enter"):
+        page.keyboard.press(key)
+    expect(widget.locator("h4")).to_have_text(row.get_attribute("aria-label"))
+
+    # In a card: the player, the switches, the choices and the comment.
+    card = widget.locator("article").first
+    for part in (".spectrogram", "button", "input[type=checkbox]"):
+        card.locator(part).first.focus()
+        for key in letters:
+            page.keyboard.press(key)
+    verdict = card.get_by_label("Your decision")
+    verdict.focus()
+    page.keyboard.press("m")
+    expect(verdict).to_have_value("mislabelled")
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "The right genre"
+    comment = card.get_by_label("Comment")
+    comment.fill("")
+    comment.press_sequentially("dd x a b")
+    comment.press("Enter")
+    expect(comment).to_have_value("dd x a b")
+
+    # Keys that are not the widget's still work: Ctrl-S saves the notebook, unchanged.
+    before = file.stat().st_mtime_ns
+    page.keyboard.press("Control+s")
+    for _ in range(100):
+        if file.stat().st_mtime_ns != before:
+            break
+        page.wait_for_timeout(100)
+    assert file.stat().st_mtime_ns != before
+    after = nbformat.read(file, as_version=4).cells
+    assert [(cell.cell_type, cell.source) for cell in after] == sources
+    assert page.locator(".jp-Notebook.jp-mod-editMode").count() == 0
+    assert page.locator(".jp-Notebook .jp-Cell.jp-mod-active .melgenre-confusion").count() == 1
 
 
 def test_the_exported_page_opens_as_a_file_and_plays(pictures, tmp_path, page):

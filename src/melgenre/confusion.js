@@ -50,6 +50,28 @@ function connect(model) {
   };
 }
 
+/* Keep the keys that are pressed inside the widget away from the notebook around it.
+
+   JupyterLab and Notebook 7 match shortcuts in the capture phase on the document, before any
+   listener in here, and match them from the focused element outwards. An attribute on the widget's
+   root is thus reached too late: `:focus` has already matched. It must be on the focused element
+   itself, and only a listener on the window can put it there in time. Ctrl-S still saves.
+*/
+function keepKeys(root) {
+  const suppress = (event) => {
+    if (!root.contains(event.target)) return;
+    const saves = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s";
+    event.target.toggleAttribute("data-lm-suppress-shortcuts", !saves);
+  };
+  window.addEventListener("keydown", suppress, true);
+  // Other listeners of the notebook and of VS Code wait until the event bubbles; a key with Ctrl,
+  // such as Ctrl-C, is theirs to handle.
+  root.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
+  return () => window.removeEventListener("keydown", suppress, true);
+}
+
 /* The matrix: a grid with one place in the tab order, walked with arrow keys. */
 function drawMatrix(model, told) {
   const matrix = model.get("matrix");
@@ -127,7 +149,6 @@ function drawMatrix(model, told) {
     else if (event.key === "Enter" || event.key === " ") event.target.click();
     else return;
     event.preventDefault();
-    event.stopPropagation(); // or the notebook would take the keys as its own
   });
   places[1][1].tabIndex = 0;
   write();
@@ -206,7 +227,6 @@ function drawPlayer(clip, png, { ask, stage }) {
     else if (event.key === "Enter" || event.key === " ") button.click();
     else return;
     event.preventDefault();
-    event.stopPropagation();
   });
   return { screen, row: make("div", { className: "controls" }, button, status, audio) };
 }
@@ -272,8 +292,6 @@ function drawDecision(clip, matrix, ask) {
   };
   fit();
   for (const field of [verdict, correct, comment]) field.addEventListener("change", keep);
-  // JupyterLab takes Enter away before it could become a change.
-  comment.addEventListener("keydown", (event) => { if (event.key === "Enter") keep(); });
   return make("div", { className: "decision" }, verdict, correct, comment, status);
 }
 
@@ -324,9 +342,8 @@ function render({ model, el }) {
   const matrix = model.get("matrix");
   const { ask, close } = connect(model);
   const urls = [];
-  // No key that is pressed in here is a shortcut of the notebook.
-  const root = make("div", { className: "melgenre-confusion",
-                             data: { "data-lm-suppress-shortcuts": "true" } });
+  const root = make("div", { className: "melgenre-confusion" });
+  const releaseKeys = keepKeys(root);
   const stage = {
     root,
     url(bytes, type) {
@@ -380,6 +397,7 @@ function render({ model, el }) {
   return () => {
     model.off("change:selection", choose);
     close();
+    releaseKeys();
     for (const audio of root.querySelectorAll("audio")) audio.pause();
     urls.forEach((url) => URL.revokeObjectURL(url));
   };
