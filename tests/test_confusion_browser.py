@@ -1,5 +1,6 @@
 """The confusion browser in Chromium: in JupyterLab with notebook 06, and as a page of its own."""
 
+import base64
 import os
 import re
 import shutil
@@ -155,7 +156,8 @@ def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
     page.wait_for_timeout(300)
     assert 14.5 < first.locator("audio").evaluate(clock) < 17
     second.get_by_role("button", name=re.compile("Play")).click()
-    expect(second.get_by_role("button", name=re.compile("Play"))).to_have_text("❚❚ Pause")
+    expect(second.get_by_role("button", name=re.compile("Pause"))).to_have_text("❚❚ Pause")
+    expect(first.get_by_role("button", name=re.compile("Play"))).to_have_text("▶ Play")
     assert first.locator("audio").evaluate("audio => audio.paused")
     assert not second.locator("audio").evaluate("audio => audio.paused")
 
@@ -269,6 +271,37 @@ def test_the_exported_page_opens_as_a_file_and_plays(pictures, tmp_path, page):
     assert 100 * 13 / 30 < left < 100 * 17 / 30
     page.get_by_label("per cent").check()
     expect(page.locator("td").filter(has_text="100")).to_have_count(10)
+
+
+def test_the_play_button_shows_what_it_will_do(pictures, tmp_path, page):
+    table = pictures.head(2).assign(predicted=pictures["genre"].iloc[0], p_a=0.9)
+    browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
+    file = browser.to_html(tmp_path / "confusions.html", seconds=2)
+    # The second clip's sound is damaged.
+    before, key, after = file.read_text(encoding="utf-8").rpartition('"mp3": "')
+    damaged = base64.b64encode(b"no sound").decode() + after[after.index('"') :]
+    file.write_text(before + key + damaged, encoding="utf-8")
+    page.goto(file.as_uri())
+    page.locator("td").filter(has_text="2").click()
+    first, second = page.locator("article").all()
+    names = [one.locator("strong").inner_text() for one in (first, second)]
+
+    def button(article, n, does):
+        return article.get_by_role("button", name=f"{does} {names[n]}", exact=True)
+
+    button(first, 0, "Play").click()
+    expect(button(first, 0, "Pause")).to_have_text("❚❚ Pause")
+    button(first, 0, "Pause").click()
+    expect(button(first, 0, "Play")).to_have_text("▶ Play")
+    button(first, 0, "Play").click()
+    expect(button(first, 0, "Pause")).to_be_visible()
+    expect(button(first, 0, "Play")).to_have_text("▶ Play")  # the sound has ended
+    button(first, 0, "Play").click()
+    expect(button(first, 0, "Pause")).to_be_visible()
+    button(second, 1, "Play").click()
+    expect(second.locator(".controls .status")).to_contain_text("This browser does not play it")
+    expect(button(second, 1, "Play")).to_have_text("▶ Play")
+    expect(button(first, 0, "Play")).to_have_text("▶ Play")  # stopped by the second
 
 
 def test_odd_names_are_text_and_never_markup(tmp_path, page):

@@ -178,25 +178,36 @@ function drawPlayer(clip, png, { ask, stage }) {
       ? "The sound is gone: its file is no longer there." : "No sound, only its picture.";
     return { screen, row: make("div", { className: "controls" }, status) };
   }
-  const button = make("button", { type: "button", textContent: "▶ Play" });
-  button.setAttribute("aria-label", `Play ${clip.name}`);
+  const button = make("button", { type: "button" });
+  const label = () => {
+    button.textContent = audio.paused ? "▶ Play" : "❚❚ Pause";
+    button.setAttribute("aria-label", `${audio.paused ? "Play" : "Pause"} ${clip.name}`);
+  };
+  label();
 
-  async function load() {
-    if (audio.src) return true;
+  let loading = null; // one request, however often the button is pressed meanwhile
+  const load = () => (loading ??= fetchSound());
+  async function fetchSound() {
     status.textContent = "Fetching the sound …";
     const answer = await ask({ kind: "sound", table: clip.table, row: clip.row });
     status.textContent = answer.error ?? "";
-    if (answer.error) return false;
+    if (answer.error) {
+      loading = null;
+      return false;
+    }
     audio.src = stage.url(answer.buffers[0], "audio/mpeg");
     return true;
   }
   async function play() {
-    if (!(await load())) return;
+    stage.player = audio;
     for (const other of stage.root.querySelectorAll("audio")) if (other !== audio) other.pause();
+    if (!(await load()) || stage.player !== audio) return; // another clip was started meanwhile
     try {
       await audio.play();
     } catch (error) {
-      if (error.name !== "AbortError") status.textContent = `This browser does not play it: ${error.message}`;
+      if (error.name === "AbortError") return;
+      audio.pause(); // a failed play() leaves `paused` false
+      status.textContent = `This browser does not play it: ${error.message}`;
     }
   }
   async function seek(position) {
@@ -211,10 +222,15 @@ function drawPlayer(clip, png, { ask, stage }) {
     screen.setAttribute("aria-valuenow", String(Math.round(position)));
     screen.setAttribute("aria-valuetext", `${clock(position)} of ${clock(clip.seconds)}`);
     status.textContent = `${clock(position)} / ${clock(clip.seconds)}`;
-    if (!audio.paused) requestAnimationFrame(move);
   }
-  audio.addEventListener("play", () => { button.textContent = "❚❚ Pause"; move(); });
-  audio.addEventListener("pause", () => { button.textContent = "▶ Play"; });
+  function follow() {
+    if (audio.paused) return;
+    move();
+    requestAnimationFrame(follow);
+  }
+  audio.addEventListener("play", () => { label(); follow(); });
+  audio.addEventListener("pause", label); // also fires at the end of the sound
+  audio.addEventListener("ended", move);
   button.addEventListener("click", () => (audio.paused ? play() : audio.pause()));
   screen.addEventListener("click", async (event) => {
     const { left, width } = screen.getBoundingClientRect();
