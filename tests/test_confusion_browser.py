@@ -254,6 +254,22 @@ def test_keys_pressed_in_the_widget_stay_in_it(notebook):
     assert page.locator(".jp-Notebook .jp-Cell.jp-mod-active .melgenre-confusion").count() == 1
 
 
+def test_the_list_of_neighbours_leaves_the_decision_in_its_place(notebook):
+    page, _ = notebook
+    widget = page.locator(".melgenre-confusion")
+    widget.locator("th[role=rowheader]").nth(1).click()
+    card = widget.locator("article").first
+    verdict = card.get_by_label("Your decision")
+    verdict.scroll_into_view_if_needed()
+    before = verdict.bounding_box()
+    card.get_by_label("Nearest training clips").check()
+    expect(card.locator(".neighbours article")).to_have_count(5)
+    assert verdict.bounding_box() == before
+    card.get_by_label("Why?").check()
+    expect(card.locator(".for-predicted")).to_be_visible()
+    assert verdict.bounding_box() == before
+
+
 def test_the_exported_page_opens_as_a_file_and_plays(pictures, tmp_path, page):
     genres = sorted(pictures["genre"].unique())
     table = pictures.assign(predicted=genres[0])

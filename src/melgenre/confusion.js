@@ -247,19 +247,24 @@ function drawPlayer(clip, png, { ask, stage }) {
   return { screen, row: make("div", { className: "controls" }, button, status, audio) };
 }
 
-/* A switch that asks the kernel for something the first time it is turned on. */
+/* A switch that fetches something from the kernel the first time it is turned on. */
 function drawSwitch(label, fetchOnce, show) {
   const box = make("input", { type: "checkbox" });
   const note = make("span", { className: "status", data: { role: "status" } });
-  let fetched = null;
+  let fetching = null; // one request, however often the switch is turned meanwhile
   box.addEventListener("change", async () => {
-    if (box.checked && fetched === null) {
-      note.textContent = "computing …";
-      const answer = await fetchOnce();
-      note.textContent = answer.error ?? "";
-      if (!answer.error) fetched = answer;
+    if (fetching === null) {
+      note.textContent = box.checked ? "computing …" : "";
+      if (!box.checked) return; // turned off after an error
     }
-    if (fetched) show(box.checked, fetched, note);
+    const answer = await (fetching ??= fetchOnce());
+    if (answer.error) {
+      fetching = null;
+      note.textContent = answer.error;
+    } else {
+      note.textContent = "";
+      show(box.checked, answer, note);
+    }
   });
   return make("label", {}, box, ` ${label} `, note);
 }
@@ -326,32 +331,43 @@ function drawClip(clip, png, tools) {
     player.screen, player.row);
   if (clip.table !== "results") return card; // a neighbour: to be seen and heard
 
-  if (matrix.explains && png.byteLength) {
-    const overlay = make("img", { className: "evidence", alt: "", hidden: true });
-    player.screen.insertBefore(overlay, player.screen.lastChild);
-    player.row.append(drawSwitch("Why?", () => ask({ kind: "evidence", ...from }),
-      (on, answer, note) => {
-        if (!overlay.src) overlay.src = stage.url(answer.buffers[0], "image/png");
-        overlay.hidden = !on;
-        player.screen.classList.toggle("explained", on);
-        note.replaceChildren(...(on ? answer.genres : []).map((genre, i) =>
-          make("span", { className: i ? "for-true" : "for-predicted", textContent: `■ for ${genre} ` })));
-      }));
-  }
   card.append(drawChances(clip));
-  if (matrix.compares && png.byteLength) {
-    const list = make("div", { className: "neighbours", hidden: true });
-    player.row.append(drawSwitch("Nearest training clips", () => ask({ kind: "neighbours", ...from }),
-      (on, answer) => {
-        if (!list.childElementCount) {
-          list.append(...answer.clips.map((one, i) => drawClip(one, answer.buffers[i], tools)));
-        }
-        list.hidden = !on;
-      }));
-    card.append(list);
-  }
   if (matrix.verdicts.length) card.append(drawDecision(clip, matrix, ask));
+  if (matrix.explains && png.byteLength) {
+    player.row.append(drawWhy(player.screen, () => ask({ kind: "evidence", ...from }), stage));
+  }
+  if (matrix.compares && png.byteLength) {
+    // Last in the card, so that the opened list moves nothing that the card shows already.
+    const list = make("div", { className: "neighbours", hidden: true });
+    card.append(list);
+    player.row.append(
+      drawNeighbours(list, () => ask({ kind: "neighbours", ...from }), tools));
+  }
   return card;
+}
+
+/* The switch that lays the attribution over the mel-spectrogram. */
+function drawWhy(screen, fetchOnce, stage) {
+  const overlay = make("img", { className: "evidence", alt: "", hidden: true });
+  screen.insertBefore(overlay, screen.lastChild);
+  return drawSwitch("Why?", fetchOnce, (on, answer, note) => {
+    if (!overlay.src) overlay.src = stage.url(answer.buffers[0], "image/png");
+    overlay.hidden = !on;
+    screen.classList.toggle("explained", on);
+    note.replaceChildren(...(on ? answer.genres : []).map((genre, i) =>
+      make("span", { className: i ? "for-true" : "for-predicted", textContent: `■ for ${genre} ` })));
+  });
+}
+
+/* The switch that lists the nearest training clips. */
+function drawNeighbours(list, fetchOnce, tools) {
+  return drawSwitch("Nearest training clips", fetchOnce, (on, answer) => {
+    if (!list.childElementCount) {
+      list.append(...answer.clips.map((one, i) => drawClip(one, answer.buffers[i], tools)));
+    }
+    list.hidden = !on;
+    if (!on) for (const audio of list.querySelectorAll("audio")) audio.pause();
+  });
 }
 
 function render({ model, el }) {
