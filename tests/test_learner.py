@@ -284,7 +284,7 @@ def test_an_export_names_no_folder_of_this_machine(exported, pictures):
 
 
 def test_a_missing_export_gets_a_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match="Run notebook 04"):
+    with pytest.raises(ModelError, match="Run notebook 04"):
         load_exported(tmp_path / "resnet34")
 
 

@@ -257,14 +257,12 @@ def load_exported(folder, *, device="cpu"):
 
     Raises
     ------
-    FileNotFoundError
-        If nothing was exported there; the message says how to.
     ModelError
-        If it was pickled by other versions, or is damaged.
+        If nothing was exported there; or if it was pickled by other versions, or is damaged.
     """
     folder = Path(folder)
     if not (folder / LEARNER).exists() or not (folder / CONFIG).exists():
-        raise FileNotFoundError(
+        raise ModelError(
             f"No exported learner in {folder.name!r}: it has no learner.pkl with a config.json. "
             "Run notebook 04 (resnet34) or 05 (resnet50) first; on Colab, with the same Drive."
         )
