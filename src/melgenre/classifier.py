@@ -45,7 +45,7 @@ class Answer(dict):
         self.genre = UNSURE if self.unsure else next(iter(self))
 
     def __repr__(self):
-        return "\n".join([super().__repr__(), *self.caveats])
+        return "\n# ".join([super().__repr__(), *self.caveats])
 
 
 class GenreClassifier:

@@ -115,9 +115,10 @@ def score(predictions, protocol, *, split=None):
         raise ValueError("No predictions, no accuracy: the split left no track to judge by.")
     genres = {column.removeprefix("p_") for column in predictions if column.startswith("p_")}
     missing = sorted(genres - set(predictions["genre"]))
-    if not set(missing) <= _untested(split):
+    lost = [genre for genre in missing if genre not in _untested(split)]
+    if lost:
         raise ValueError(
-            f"No track of {', '.join(map(repr, missing))} is among the {len(predictions)} judged, "
+            f"No track of {', '.join(map(repr, lost))} is among the {len(predictions)} judged, "
             "so an accuracy would leave that genre out. Split the tracks anew."
         )
     leaks = None
