@@ -41,7 +41,7 @@ def test_with_other_genres_all_but_the_last_layer_is_kept(learner, exported, pic
         fit(learn)
     predictions = predict_tracks(learn, learn.dls.valid_ds.items.reset_index(drop=True))
     training = describe_training(learn, mine)
-    assert training["weights"].startswith("none (from scratch), then 8 tracks of made-up")
+    assert training["weights"].startswith("none (from scratch), then 8 tracks of synthetic-made-up")
     folder = export_learner(
         learn, tmp_path / "mine", training, score(predictions, "artists-apart"), predictions
     )
