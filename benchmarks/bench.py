@@ -6,7 +6,9 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
@@ -16,8 +18,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from melgenre.collection import load_collection
-from melgenre.melspectrogram import MelSettings
+from melgenre.collection import load_collection, project_folder
+from melgenre.melspectrogram import MelSettings, extract_melspectrograms
 from melgenre.results import git_commit, package_versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,6 +30,31 @@ def clips(n):
     """Paths of n recordings of 30 s, by repetition where there are fewer, and whose they are."""
     tracks = load_collection("auto").dropna(subset="path")
     return list(islice(cycle(tracks["path"]), n)), str(tracks["collection"].iloc[0])
+
+
+def tracks_with_pictures():
+    """The collection that notebooks would use, each track with its picture."""
+    tracks = load_collection("auto")
+    pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
+    return extract_melspectrograms(tracks, pictures)
+
+
+@contextmanager
+def nothing_kept():
+    """A folder in place of `data/features`, so that every feature is computed anew."""
+    # Here alone: other benchmarks measure without fastai.
+    from melgenre import evaluation, export, frozen, learner
+
+    modules = (evaluation, export, frozen, learner)
+    kept = frozen.feature_folder
+    with tempfile.TemporaryDirectory() as folder:
+        for module in modules:
+            module.feature_folder = lambda: Path(folder)
+        try:
+            yield Path(folder)
+        finally:
+            for module in modules:
+                module.feature_folder = kept
 
 
 def librosa_and_pillow(path, target):

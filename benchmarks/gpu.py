@@ -4,16 +4,11 @@ python benchmarks/gpu.py [--architectures resnet34 resnet50]    (GTZAN's picture
 """
 
 import argparse
-import tempfile
-from pathlib import Path
 
-from bench import keep
+from bench import keep, nothing_kept, tracks_with_pictures
 from fastai.torch_core import default_device
 
-from melgenre import evaluation, export, frozen, learner
-from melgenre.collection import load_collection, project_folder
 from melgenre.experiments import run_network
-from melgenre.melspectrogram import extract_melspectrograms
 from melgenre.splits import protocols_for
 
 RECIPES = {
@@ -29,9 +24,7 @@ def main():
     options = parser.parse_args()
     if default_device().type == "cpu":
         print("No GPU here: these are the times and accuracies of the CPU.")
-    tracks = load_collection("auto")
-    pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
-    tracks = extract_melspectrograms(tracks, pictures)
+    tracks = tracks_with_pictures()
     rows = [
         measure(tracks, protocol, architecture, recipe)
         for architecture in options.architectures
@@ -43,9 +36,7 @@ def main():
 
 def measure(tracks, protocol, architecture, recipe):
     """One training, nothing kept from before."""
-    with tempfile.TemporaryDirectory() as folder:
-        for module in (evaluation, export, frozen, learner):
-            module.feature_folder = lambda: Path(folder)
+    with nothing_kept():
         training, result, _ = run_network(tracks, protocol, architecture, recipe)
     low, high = result["interval"]
     return {

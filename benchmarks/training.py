@@ -10,12 +10,10 @@ import time
 from pathlib import Path
 
 import torch
-from bench import keep, median, plot_bars, take_turns
+from bench import keep, median, nothing_kept, plot_bars, take_turns, tracks_with_pictures
 from fastai.vision.all import ImageDataLoaders, Resize, accuracy, vision_learner
 from torch.nn.functional import cross_entropy
 
-from melgenre import evaluation, frozen, learner
-from melgenre.collection import load_collection, project_folder
 from melgenre.evaluation import held_out, predict_tracks, score
 from melgenre.export import export_learner
 from melgenre.frozen import body_features, feature_dataloaders, feature_folder
@@ -26,7 +24,6 @@ from melgenre.learner import (
     genre_learner,
     picture_dataloaders,
 )
-from melgenre.melspectrogram import extract_melspectrograms
 from melgenre.networks import find_architecture
 from melgenre.splits import PROTOCOLS, protocols_for
 
@@ -35,9 +32,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="resnet34")
     options = parser.parse_args()
-    tracks = load_collection("auto")
-    pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
-    tracks = extract_melspectrograms(tracks, pictures)
+    tracks = tracks_with_pictures()
     protocol = protocols_for(tracks)[-1]
     split = PROTOCOLS[protocol](tracks)
 
@@ -149,9 +144,7 @@ def head_alone(split, architecture):
 def whole(split, protocol, architecture):
     """Seconds from pictures to an exported learner, nothing kept; and stock fastai's training."""
     times = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for module in (evaluation, frozen, learner):
-            module.feature_folder = lambda: Path(folder)
+    with nothing_kept() as folder:
         started = time.perf_counter()
         learn = train(split, architecture, "texture")
         times["default recipe (texture)"] = time.perf_counter() - started

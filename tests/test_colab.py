@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_notebook
-from test_notebooks import NOTEBOOKS, SMALL
+from test_notebooks import NOTEBOOKS, with_small_settings
 
 from melgenre.collection import DOWNLOADS
 from melgenre.notebook import DRIVE_PROMPT, NO_DRIVE
@@ -236,17 +236,11 @@ def run_notebook(new_runtime, source, tmp_path_factory):
     """A function that runs a notebook with small settings in a new runtime."""
 
     def run_notebook(file, **environment):
-        notebook = nbformat.read(file, as_version=4)
-        for cell in notebook.cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                for name, value in SMALL.items():
-                    cell.source = re.sub(rf'^{name} = "\w.*?"', f'{name} = "{value}"', cell.source,
-                                         flags=re.M)  # fmt: skip
         folder = tmp_path_factory.mktemp(file.stem)
         bin = new_runtime(folder / "runtime")
         return run_all(
-            notebook, folder / "content", source, bin / "python", PYTHONPATH=str(FAKES),
-            PATH=f"{bin}:{os.environ['PATH']}", **environment,
+            with_small_settings(file), folder / "content", source, bin / "python",
+            PYTHONPATH=str(FAKES), PATH=f"{bin}:{os.environ['PATH']}", **environment,
         )  # fmt: skip
 
     return run_notebook

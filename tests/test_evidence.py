@@ -35,6 +35,7 @@ def test_genres_explained_together_get_the_maps_they_get_alone(learner, pictures
         assert of_genre == pytest.approx(alone, abs=1e-4 * float(np.abs(alone).max()))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 def test_the_model_may_be_on_the_gpu(learner, pictures):
     picture, genres = pictures["picture"].iloc[0], list(learner.dls.vocab)[:2]

@@ -22,6 +22,17 @@ SMALL = {
 }
 
 
+def with_small_settings(file):
+    """A notebook with `SMALL` in its settings."""
+    notebook = nbformat.read(file, as_version=4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for name, value in SMALL.items():
+                cell.source = re.sub(rf'^{name} = "\w.*?"', f'{name} = "{value}"', cell.source,
+                                     flags=re.M)  # fmt: skip
+    return notebook
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory, music):
     """A copy of the repository as far as the notebooks use it, with small settings in them."""
@@ -33,13 +44,7 @@ def workshop(tmp_path_factory, music):
     shutil.copy(ROOT / "results" / "published.csv", folder / "results")
     (folder / "notebooks").mkdir()
     for file in NOTEBOOKS:
-        notebook = nbformat.read(file, as_version=4)
-        for cell in notebook.cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                for name, value in SMALL.items():
-                    cell.source = re.sub(rf'^{name} = "\w.*?"', f'{name} = "{value}"', cell.source,
-                                         flags=re.M)  # fmt: skip
-        nbformat.write(notebook, folder / "notebooks" / file.name)
+        nbformat.write(with_small_settings(file), folder / "notebooks" / file.name)
     return folder
 
 

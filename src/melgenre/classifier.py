@@ -388,7 +388,8 @@ def _judge_by_onnx(folder, config, *, device="cpu", threads=0):
         session = onnxruntime.InferenceSession(file, options, providers=providers)
     except Exception as error:  # it has exceptions of its own for every kind of damage
         raise damaged(folder, error) from error
-    if session.get_providers()[0] not in providers[0]:  # it goes on without a driver, on the CPU
+    if device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
+        # Without a driver, ONNX Runtime goes on there by itself.
         raise _no_onnx_device(device)
     known = session.get_outputs()[0].shape[-1]
     if known != len(config["genres"]):

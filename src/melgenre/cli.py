@@ -129,8 +129,6 @@ def train(
     Artists are kept apart where the folders are <genre>/<artist>/…, or where a tracks.csv in the
     folder names them.
     """
-    from contextlib import contextmanager
-
     from fastai.vision.all import noop, replacing_yield
 
     from .collection import load_collection, project_folder

@@ -115,7 +115,7 @@ def score(predictions, protocol, *, split=None):
         raise ValueError("No predictions, no accuracy: the split left no track to judge by.")
     genres = {column.removeprefix("p_") for column in predictions if column.startswith("p_")}
     missing = sorted(genres - set(predictions["genre"]))
-    lost = [genre for genre in missing if genre not in _untested(split)]
+    lost = sorted(set(missing) - _untested(split))
     if lost:
         raise ValueError(
             f"No track of {', '.join(map(repr, lost))} is among the {len(predictions)} judged, "
