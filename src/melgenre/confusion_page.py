@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from .audio import AudioError
-from .files import replacing
+from .files import atomic_write
 
 HERE = Path(__file__).parent
 
@@ -42,7 +42,7 @@ def write_page(browser, file, *, clips_per_cell, seconds):
     ):
         page = page.replace(f"/*{mark}*/", text, 1)
     file = Path(file)
-    with replacing(file) as unfinished:
+    with atomic_write(file) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     left_out = len(browser.results) - len(clips)
     print(

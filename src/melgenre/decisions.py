@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .files import replacing
+from .files import atomic_write
 
 VERDICTS = ("fine", "mislabelled", "broken", "duplicate")
 """What a clip can be called: kept as it is, or one of three faults."""
@@ -84,7 +84,7 @@ def keep_decision(file, track_id, genre, decision, *, correct_genre="", comment=
         decisions = pd.concat([decisions, pd.DataFrame([row])], ignore_index=True)
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as unfinished:
+    with atomic_write(file) as unfinished:
         decisions.to_csv(unfinished, index=False)
     return decisions
 

@@ -1,22 +1,159 @@
-"""Files that are never there by half, folders that are walked without going in circles, names."""
+"""Files and folders that are written whole or not at all; walking folders; names for messages."""
 
 import os
+import re
+import secrets
+import shutil
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+MARK = ".melgenre-"
+"""Begins the names of temporary files and locks. They are short: a name has 255 bytes at most."""
 
 
 @contextmanager
-def replacing(path):
-    """Give a temporary name beside `path`, which takes its place once the block ends well."""
+def atomic_write(path):
+    """A temporary file beside `path` that replaces it when the block ends without an error.
+
+    Parameters
+    ----------
+    path : str or Path
+        In a folder that exists.
+
+    Yields
+    ------
+    Path
+        The temporary file, empty, with the permissions of any new file.
+    """
     path = Path(path)
-    # Not the whole name: it may be as long as a name can be.
-    part = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
-    try:
+    with _temporary(path.parent, Path.touch) as part:
         yield part
         os.replace(part, path)
+
+
+@contextmanager
+def atomic_folder(path):
+    """A temporary folder beside `path` that replaces it when the block ends without an error.
+
+    A process that is killed between the two renames leaves the earlier folder under another name;
+    `restore` brings it back.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Yields
+    ------
+    Path
+        The temporary folder, empty.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(path.parent, Path.mkdir) as part:
+        yield part
+        with locked(path):
+            _restore(path)
+            if path.exists():
+                os.replace(path, _beside(path, ".previous"))
+            os.replace(part, path)
+            shutil.rmtree(_beside(path, ".previous"), ignore_errors=True)
+
+
+def restore(path):
+    """Bring back a folder if a killed process was about to replace it.
+
+    Parameters
+    ----------
+    path : str or Path
+    """
+    if _beside(Path(path), ".previous").exists():
+        with locked(path):
+            _restore(Path(path))
+
+
+def _restore(path):
+    previous = _beside(path, ".previous")
+    if path.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+    elif previous.exists():
+        os.replace(previous, path)
+
+
+@contextmanager
+def locked(path):
+    """Keep other threads and processes from changing `path` during the block.
+
+    Where the file system has no locks, or the folder is read-only, the block runs without one.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file or folder, which need not exist, in a folder that does.
+    """
+    from filelock import FileLock  # here alone: prediction by ONNX Runtime does not need it
+
+    lock = FileLock(_beside(Path(path), ".lock"))
+    with suppress(OSError):
+        lock.acquire()
+    try:
+        yield
     finally:
-        part.unlink(missing_ok=True)
+        lock.release()
+
+
+def sweep(folder):
+    """Delete the temporary files and folders that killed processes left anywhere in `folder`.
+
+    Those of processes that still run are kept.
+
+    Parameters
+    ----------
+    folder : str or Path
+    """
+    for part in list(Path(folder).rglob(f"{MARK}*.part")):
+        held = _hold(part)
+        if held is not None:
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
+            os.close(held)
+
+
+@contextmanager
+def _temporary(folder, make):
+    """A new temporary file or folder, locked for as long as its process lives."""
+    held = None
+    while held is None:
+        part = folder / f"{MARK}{secrets.token_hex(6)}.part"
+        make(part)
+        held = _hold(part, missing=-1)  # None: `sweep` was faster
+    try:
+        yield part
+    finally:
+        if held >= 0:
+            os.close(held)
+        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def _hold(part, missing=None):
+    """A descriptor that locks `part`; None if another has it, `missing` without locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return missing
+    held = None
+    try:
+        held = os.open(part, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(part)
+        return held
+    except OSError as error:
+        if held is not None:
+            os.close(held)
+        return None if isinstance(error, (BlockingIOError, FileNotFoundError)) else missing
+
+
+def _beside(path, suffix):
+    return path.with_name(f"{MARK}{zlib.crc32(os.fsencode(path.name)):08x}{suffix}")
 
 
 def walk(folder):
@@ -43,9 +180,18 @@ def walk(folder):
         yield Path(root), sorted(name for name in names if not name.startswith("."))
 
 
-def printable(path):
-    """A path as text: what old archives left in a name that is not UTF-8 becomes `\\xe9`."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that could move the cursor of a terminal, colour it, or turn text around."""
+
+
+def path_text(path):
+    """A path as text that can be written to a file: bytes that are not UTF-8 become `\\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def printable(path):
+    """A path as text that can be printed: as `path_text`, with control characters escaped too."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), path_text(path))
 
 
 def names_below(paths):

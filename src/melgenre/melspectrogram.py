@@ -19,7 +19,7 @@ from scipy.fft import rfft
 from scipy.sparse import csr_array
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
-from .files import names_below, replacing
+from .files import atomic_write, names_below
 from .workers import on_all_cores
 
 SETTINGS_FILE = "mel_settings.json"
@@ -309,7 +309,7 @@ def _draw(path, target, settings):
         target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
         return error.reason
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as unfinished:
+    with atomic_write(target) as unfinished:
         # Half the time of the usual search for repetitions, of which such a picture has none.
         Image.fromarray(picture).save(unfinished, format="PNG", compress_type=zlib.Z_RLE)
     return None

@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .audio import AUDIO_SUFFIXES, AudioError
-from .files import printable, replacing, walk
+from .files import atomic_write, path_text, printable, walk
 
 
 def find_songs(folder):
@@ -72,7 +72,7 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
     """
     listed = isinstance(folder, (list, tuple))
     songs = [Path(song) for song in folder] if listed else find_songs(folder)
-    names = [printable(song if listed else song.relative_to(folder)) for song in songs]
+    names = [path_text(song if listed else song.relative_to(folder)) for song in songs]
     columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres)]
     columns += ["strangeness", "error", "modified"]
     known = _known(file, columns)
@@ -88,7 +88,7 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
         known.update((row["song"], row) for row in bar)
     else:
         # Written anew first: a run that was killed may have left half a line at the end.
-        with replacing(file) as whole, whole.open("w", newline="", encoding="utf-8") as opened:
+        with atomic_write(file) as whole, whole.open("w", newline="", encoding="utf-8") as opened:
             table = csv.DictWriter(opened, columns)
             table.writeheader()
             table.writerows(known.values())

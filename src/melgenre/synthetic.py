@@ -11,7 +11,7 @@ import soundfile
 
 from .audio import SAMPLE_RATE
 from .composers import COMPOSERS, FRAMES, MODES, Artist, Score
-from .files import replacing
+from .files import atomic_write
 from .workers import on_all_cores
 
 GENRES = tuple(sorted(FRAMES))
@@ -121,13 +121,13 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
     on_all_cores(_write_clip, missing, desc="made-up clips", unit=" clips", progress=progress)
 
-    with replacing(folder / "tracks.csv") as part, part.open("w", newline="") as file:
+    with atomic_write(folder / "tracks.csv") as part, part.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("track_id", "genre", "artist_id"))
         for genre, number in clips:
             artist_id = f"{genre}-artist-{number // CLIPS_PER_ARTIST}"
             table.writerow((f"{genre}.{number:05d}", genre, artist_id))
-    with replacing(folder / "SYNTHETIC.md") as part:
+    with atomic_write(folder / "SYNTHETIC.md") as part:
         part.write_text(
             "Made-up music, composed and rendered by melgenre's synthetic room. "
             "It proves nothing about accuracy on real music.\n"
@@ -137,5 +137,5 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
 
 def _write_clip(path, genre, number, duration, seed):
     wave = render_clip(genre, number, duration=duration, seed=seed)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         soundfile.write(part, wave, SAMPLE_RATE, subtype="PCM_16", format="WAV")

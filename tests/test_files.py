@@ -1,0 +1,112 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from melgenre.files import atomic_folder, atomic_write, locked, printable, restore, sweep
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / ("n" * 251 + ".txt")  # as long as a name can be
+    with atomic_write(file) as part:
+        part.write_text("first")
+    with pytest.raises(RuntimeError), atomic_write(file) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert file.read_text() == "first"
+    assert names(tmp_path) == [file.name]
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+    for content in ("first", "second"):
+        with atomic_folder(folder) as part:
+            (part / "a").write_text(content)
+        assert (folder / "a").read_text() == content
+    with pytest.raises(RuntimeError), atomic_folder(folder) as part:
+        (part / "a").write_text("half")
+        raise RuntimeError
+    assert (folder / "a").read_text() == "second"
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_folder_that_was_about_to_be_replaced_comes_back(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    with atomic_folder(folder) as part:
+        (part / "a").write_text("first")
+    replace, calls = os.replace, []
+
+    def killed(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as part:
+        (part / "a").write_text("second")
+    monkeypatch.undo()
+    assert not folder.exists()
+    restore(folder)
+    assert (folder / "a").read_text() == "first"
+    assert names(tmp_path) == ["model"]
+
+
+WRITER = """
+import sys, time
+from melgenre.files import atomic_folder, atomic_write
+with atomic_write(sys.argv[1] + "/file") as a, atomic_folder(sys.argv[1] + "/folder") as b:
+    (b / "inner").write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_running_one_are_not(tmp_path):
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    assert len(names(tmp_path)) == 2
+    sweep(tmp_path.parent)
+    assert len(names(tmp_path)) == 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    sweep(tmp_path.parent)
+    assert names(tmp_path) == []
+
+
+def test_changes_made_at_once_are_all_kept(tmp_path):
+    file = tmp_path / "numbers"
+    file.write_text("")
+
+    def add(number):
+        with locked(file):
+            before = file.read_text()
+            time.sleep(0.01)
+            with atomic_write(file) as part:
+                part.write_text(f"{before}{number}\n")
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(int, file.read_text().split())) == list(range(10))
+
+
+def test_what_a_terminal_would_obey_is_printed_as_text():
+    assert printable("a\x1b[31m\nb\u202e.mp3") == r"a\x1b[31m\nb\u202e.mp3"
+    assert printable(os.fsdecode(b"caf\xe9")) == r"caf\xe9"
+    assert printable("夜の歌 שיר") == "夜の歌 שיר"
