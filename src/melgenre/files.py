@@ -8,6 +8,7 @@ import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MARK = ".melgenre-"
 """Begins the names of temporary files and locks. They are short: a name has 255 bytes at most."""
 
@@ -103,7 +104,7 @@ def locked(path):
 
 
 def sweep(folder):
-    """Delete the temporary files and folders that killed processes left anywhere in `folder`.
+    """Delete the temporary files and folders that killed processes left directly in `folder`.
 
     Those of processes that still run are kept.
 
@@ -111,7 +112,7 @@ def sweep(folder):
     ----------
     folder : str or Path
     """
-    for part in list(Path(folder).rglob(f"{MARK}*.part")):
+    for part in list(Path(folder).glob(f"{MARK}*.part")):
         held = _hold(part)
         if held is not None:
             shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
@@ -192,6 +193,27 @@ def path_text(path):
 def printable(path):
     """A path as text that can be printed: as `path_text`, with control characters escaped too."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), path_text(path))
+
+
+def spreadsheet_safe(cell):
+    """A cell of a CSV as it is written: a text that a spreadsheet would run gets a quote in front.
+
+    Parameters
+    ----------
+    cell : object
+        Everything but text is returned as it is.
+
+    Returns
+    -------
+    object
+    """
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+
+def spreadsheet_plain(cell):
+    """The inverse of `spreadsheet_safe`."""
+    safe = isinstance(cell, str) and cell.startswith("'") and FORMULA.match(cell)
+    return cell[1:] if safe else cell
 
 
 def names_below(paths):

@@ -15,7 +15,7 @@ import pandas as pd
 from . import __version__
 from .collection import gtzan_facts, project_folder
 from .evaluation import accuracy_interval
-from .files import atomic_write, locked, sweep
+from .files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
 
 RESULTS = "results.jsonl"
 ROUNDING = 1e-4  # of an accuracy in a line
@@ -71,7 +71,7 @@ def record_result(folder, training, result, predictions):
     file = folder / RESULTS
     with locked(file):
         with atomic_write(folder / name) as part:
-            predictions[kept].round(3).to_csv(part, index=False)
+            predictions[kept].round(3).map(spreadsheet_safe).to_csv(part, index=False)
         runs = {run["predictions"]: run for run in _read_lines(file)} | {name: line}
         with atomic_write(file) as part:
             lines = [json.dumps(run, ensure_ascii=False) + "\n" for run in runs.values()]
@@ -190,7 +190,7 @@ def _read_predictions(folder, name):
     predictions = pd.read_csv(Path(folder) / name, dtype={"track_id": str}, keep_default_na=False)
     probabilities = [column for column in predictions if column.startswith("p_")]
     predictions[probabilities] = predictions[probabilities].apply(pd.to_numeric)
-    return predictions
+    return predictions.map(spreadsheet_plain)
 
 
 def load_predictions(folder, runs):
