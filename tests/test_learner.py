@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -377,6 +378,27 @@ def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, mon
     assert 0 < sum(asked) <= len(pictures)
     np.testing.assert_array_equal(again[0], more[list(pictures.index).index(few.index[0])])
     assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_kept_features_survive_damage_and_two_that_write_at_once(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.frozen.KEPT_AT_ONCE", 2)
+    few = pictures.groupby("genre").head(2).head(6)
+    learn = genre_learner(picture_dataloaders(pictures), "resnet18", "texture", pretrained=False)
+    expected = body_features(learn, few, tmp_path / "alone")
+    with ThreadPoolExecutor(2) as pool:
+        halves = few.iloc[:3], few.iloc[3:]
+        both = list(pool.map(lambda half: body_features(learn, half, tmp_path / "both"), halves))
+    np.testing.assert_array_equal(np.concatenate(both), expected)
+    for folder in ("alone", "both"):
+        (file,) = (tmp_path / folder).glob("*.npz")
+        with np.load(file) as kept:
+            assert len(kept["pictures"]) == 6
+    content = bytearray(file.read_bytes())
+    for damaged in (content[:100], b"", content[:-1000] + bytes(1000)):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="damaged .* computed again"):
+            again = body_features(learn, few, tmp_path / "both")
+        np.testing.assert_array_equal(again, expected)
 
 
 def test_a_texture_is_the_same_wherever_it_begins():
