@@ -102,7 +102,7 @@ def extract(
 ):
     """Turn a folder of music into mel-spectrograms, one PNG a song.
 
-    A PNG that is newer than its song is kept.
+    A PNG is kept if its song has not changed since.
     """
     from .collection import find_tracks
     from .melspectrogram import extract_melspectrograms

@@ -1,16 +1,18 @@
 """Files and folders that are written whole or not at all; walking folders; names for messages."""
 
+import hashlib
 import os
 import re
 import secrets
 import shutil
+import tempfile
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MARK = ".melgenre-"
-"""Begins the names of temporary files and locks. They are short: a name has 255 bytes at most."""
+"""Begins the names of temporary files. They are short: a name has 255 bytes at most."""
 
 
 @contextmanager
@@ -85,19 +87,23 @@ def _restore(path):
 def locked(path):
     """Keep other threads and processes from changing `path` during the block.
 
-    A second process waits, and prints that it does. Where the file system has no locks, or the
-    folder is read-only, the block runs without one.
+    The lock is a file of this user in the system's folder for temporary files, so it works among
+    the processes of one machine. A second one waits, and prints that it does. Where there can be
+    no locks, the block runs without one.
 
     Parameters
     ----------
     path : str or Path
-        A file or folder, which need not exist, in a folder that does.
+        A file or folder, which need not exist.
     """
     from filelock import FileLock, Timeout  # here alone: a single prediction does not need it
 
     path = Path(path)
-    lock = FileLock(_beside(path, ".lock"))
+    locks = Path(tempfile.gettempdir(), f"melgenre-locks-{getattr(os, 'getuid', int)()}")
+    name = hashlib.md5(os.fsencode(os.path.realpath(path))).hexdigest()
+    lock = FileLock(locks / f"{name}.lock")
     with suppress(OSError):
+        locks.mkdir(mode=0o700, exist_ok=True)
         try:
             lock.acquire(timeout=1)
         except Timeout:  # an OSError, too
@@ -121,7 +127,8 @@ def sweep(folder):
     for part in list(Path(folder).glob(f"{MARK}*.part")):
         held = _hold(part)
         if held is not None:
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
+            with suppress(OSError):  # of a read-only folder
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
             os.close(held)
 
 
