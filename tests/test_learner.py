@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import load_learner
+from fastai.vision.all import Callback, load_learner
 from PIL import Image
 
 from melgenre.classifier import GenreClassifier
@@ -21,6 +21,7 @@ from melgenre.frozen import body_features
 from melgenre.learner import (
     _read_once,
     describe_training,
+    discard_checkpoint,
     fit,
     genre_learner,
     picture_dataloaders,
@@ -193,7 +194,7 @@ def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_p
     """Plain `load_learner`, in another process and another working directory."""
     picture = pictures["picture"].iloc[0]
     program = (
-        "import sys; from fastai.vision.all import load_learner\n"
+        "import sys; from fastai.vision.all import Callback, load_learner\n"
         "learn = load_learner(sys.argv[1])\n"
         "with learn.no_bar(): genre, _, p = learn.predict(sys.argv[2])\n"
         "print(genre, *p.tolist())"
@@ -343,6 +344,72 @@ def test_a_recipe_trains_what_it_says(pictures):
     # From scratch nothing is frozen: four epochs of all layers.
     assert learn.recipe == "quick"
     assert len(learn.recorder.values) == 4
+
+
+class Killed(BaseException):
+    """Ends a training as a killed process would: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
+    pictures, tmp_path, monkeypatch, killed_in, capsys
+):
+    """`quick` as from ImageNet weights: one epoch of the head, then three of all layers."""
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.checkpoint.SECONDS_BETWEEN", 0)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+
+    def train(*callbacks):
+        learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+        learn.weights = "as if from ImageNet"
+        learn.add_cbs(callbacks)
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        return learn
+
+    class Kill(Callback):
+        order, epochs = 101, 0
+
+        def after_epoch(self):
+            self.epochs += 1
+            if self.epochs == killed_in:
+                raise Killed
+
+    undisturbed = train()
+    values = list(undisturbed.recorder.values)
+    discard_checkpoint(undisturbed)
+    with pytest.raises(Killed):
+        train(Kill())
+    random.seed(5)  # another process begins with other random numbers
+    resumed = train()
+    assert f"Resuming an interrupted training after epoch {killed_in}" in capsys.readouterr().out
+    for name, weight in undisturbed.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], weight, atol=0, rtol=0)
+    np.testing.assert_array_equal(list(map(list, resumed.recorder.values)), list(map(list, values)))
+    assert len(list((tmp_path / "data" / "checkpoints").iterdir())) == 1
+    discard_checkpoint(resumed)
+    assert not list((tmp_path / "data" / "checkpoints").iterdir())
+
+
+def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
+    pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.checkpoint.SECONDS_BETWEEN", 0)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    for seed in (0, 1):
+        learn = genre_learner(
+            picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=seed
+        )
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+    assert "Resuming" not in capsys.readouterr().out
+    learn.checkpoint_file.write_bytes(learn.checkpoint_file.read_bytes()[:5000])
+    again = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=1)
+    with again.no_bar(), again.no_logging(), pytest.warns(match="checkpoint .* is damaged"):
+        fit(again)
+    for name, weight in learn.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight, atol=0, rtol=0)
 
 
 def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, monkeypatch):
