@@ -177,9 +177,9 @@ class _Form:
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
             raise FormParserError("it is no multipart/form-data with a boundary.")
-        names = ("header_field", "header_value", "header_end", "part_data", "end")
+        names = ("part_begin", "header_field", "header_value", "header_end", "headers_finished",
+                 "part_data", "end")  # fmt: skip
         calls = {f"on_{name}": getattr(self, f"_{name}") for name in names}
-        calls["on_part_begin"] = self._part_begin
         self.write = MultipartParser(boundary, calls).write
 
     def finish(self):
@@ -209,12 +209,13 @@ class _Form:
             self.name = name.decode(errors="replace")
         self.field, self.value = b"", b""
 
+    def _headers_finished(self):
+        # The ending alone, by which a browser knows how to play it.
+        suffix = Path(self.name).suffix.lower()
+        suffix = suffix if suffix in AUDIO_SUFFIXES else ""
+        self.file = (self.folder / f"recording{suffix}").open("xb")
+
     def _part_data(self, data, start, end):
-        if self.file is None:
-            # The ending alone, by which a browser knows how to play it.
-            suffix = Path(self.name).suffix.lower()
-            suffix = suffix if suffix in AUDIO_SUFFIXES else ""
-            self.file = (self.folder / f"recording{suffix}").open("xb")
         self.file.write(data[start:end])
         self.size += end - start
 
