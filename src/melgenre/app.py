@@ -160,7 +160,7 @@ def serve(model_folder, *, host="127.0.0.1", port=7860, allow_hosts=(), max_minu
             answer_seconds=max_seconds * (max_waiting + 1),
         )  # fmt: skip
         config = uvicorn.Config(
-            app, http=Protocol, ws="none", log_level="error", server_header=False,
+            app, http=Protocol, ws="none", log_level="critical", server_header=False,
             limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=ENDING_SECONDS, h11_max_incomplete_event_size=HEAD_BYTES,
         )  # fmt: skip

@@ -5,6 +5,7 @@ gradio answers much else: it fetches web addresses, and takes a thousand files a
 
 import asyncio
 import json
+import logging
 import re
 import secrets
 import shutil
@@ -275,10 +276,13 @@ def guard(app, folder, *, hosts, max_bytes, answer_seconds):
         try:
             async with asyncio.timeout(seconds):
                 await app({**scope, "headers": kept}, receive, send_guarded)
-        except TimeoutError:
+        except Exception as error:
+            # A line, since a stranger can bring about many; uvicorn would log a traceback.
+            logging.error("%s could not be answered: %r", path[:200], error)
             if started:
                 raise  # so that uvicorn closes the connection
-            await refuse("Too slow.", 408)
+            late = isinstance(error, TimeoutError)
+            await refuse("Too slow.", 408) if late else await refuse("Cannot be answered.", 500)
 
     return guarded
 
