@@ -61,51 +61,16 @@ def form(name, content):
     return b"\r\n".join([line, head.encode(), b"", content, line + b"--", b""])
 
 
-class Server:
-    """A server of the page, and what is on its disk."""
+class Visitor:
+    """What the page asks of a server, and what only an attacker does."""
 
-    def __init__(self, model, folder, *, constants=(), **limits):
-        limits = {"max_minutes": 1, "max_megabytes": 6, **limits}
-        self.folder, self.log = folder, folder / "log.txt"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        (folder / "tmp").mkdir(exist_ok=True)
-        environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT / "src")}
-        environment.pop("GRADIO_TEMP_DIR", None)
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVER, str(model), str(port), json.dumps(limits),
-                 json.dumps(dict(constants))],
-                cwd=folder, env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
-        for _ in range(240):
-            if "listens on" in self.log.read_text():
-                return
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.5)
-        raise TimeoutError(self.log.read_text())
-
-    def processes(self):
-        """The server and the processes that it has started."""
-        server = psutil.Process(self.process.pid)
-        return [server, *server.children(recursive=True)]
-
-    def worker(self):
-        """The process that classifies."""
-        (worker,) = [p for p in self.processes() if "spawn_main" in " ".join(p.cmdline())]
-        return worker
+    def __init__(self, address):
+        self.address = address
 
     def connect(self):
         """A bare connection."""
         port = int(self.address.rsplit(":", 1)[1])
         return socket.create_connection(("127.0.0.1", port), timeout=60)
-
-    def uploads(self):
-        # `Path.rglob` raises an error where a folder goes meanwhile.
-        found = os.walk(self.folder / "tmp")
-        return [Path(folder, name) for folder, _, names in found for name in names]
 
     def ask(self, path, data=None, **headers):
         """Status and text of a request."""
@@ -144,6 +109,48 @@ class Server:
     def judge(self, path):
         session, status, text = self.join(path)
         return self.answer(session) if status == 200 else text
+
+
+class Server(Visitor):
+    """A server of the page, and what is on its disk."""
+
+    def __init__(self, model, folder, *, constants=(), **limits):
+        limits = {"max_minutes": 1, "max_megabytes": 6, **limits}
+        self.folder, self.log = folder, folder / "log.txt"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        super().__init__(f"http://127.0.0.1:{port}")
+        (folder / "tmp").mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT / "src")}
+        environment.pop("GRADIO_TEMP_DIR", None)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVER, str(model), str(port), json.dumps(limits),
+                 json.dumps(dict(constants))],
+                cwd=folder, env=environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        for _ in range(240):
+            if "listens on" in self.log.read_text():
+                return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.5)
+        raise TimeoutError(self.log.read_text())
+
+    def processes(self):
+        """The server and the processes that it has started."""
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
+
+    def worker(self):
+        """The process that classifies."""
+        (worker,) = [p for p in self.processes() if "spawn_main" in " ".join(p.cmdline())]
+        return worker
+
+    def uploads(self):
+        # `Path.rglob` raises an error where a folder goes meanwhile.
+        found = os.walk(self.folder / "tmp")
+        return [Path(folder, name) for folder, _, names in found for name in names]
 
 
 @contextmanager
