@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -131,6 +132,7 @@ def test_the_page_sends_nothing(watched, exported, write_song, tmp_path):
                 visitor.upload("a.wav", write_song(tmp_path / "a.wav").read_bytes())[1]
             )
             assert "<meter" in visitor.judge(path[0])
+            time.sleep(12)  # ONNX Runtime would report only after some seconds
         finally:
             for server in psutil.Process(traced.pid).children():
                 server.terminate()
