@@ -193,12 +193,16 @@ def page(
         str, typer.Option(help="0.0.0.0 shows the page to the whole network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name of this machine in the network. Can be repeated."),
+    ] = None,
 ):
     """Show a web page that names genres (needs melgenre[app])."""
     from .app import serve
 
     with _sentences():
-        serve(model, host=host, port=port)
+        serve(model, host=host, port=port, allow_hosts=allow_host or ())
 
 
 @contextmanager

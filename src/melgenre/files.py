@@ -124,12 +124,43 @@ def sweep(folder):
     ----------
     folder : str or Path
     """
-    for part in list(Path(folder).glob(f"{MARK}*.part")):
+    _sweep(Path(folder).glob(f"{MARK}*.part"))
+
+
+def _sweep(parts):
+    for part in list(parts):
         held = _hold(part)
         if held is not None:
             with suppress(OSError):  # of a read-only folder
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
             os.close(held)
+
+
+@contextmanager
+def temporary_folder(parent):
+    """A temporary folder in `parent` for the block, that nobody else on this machine may enter.
+
+    Those that killed processes left directly in `parent` are deleted first.
+
+    Parameters
+    ----------
+    parent : str or Path
+        Often the folder that all users of a machine share; what others left in it is kept.
+
+    Yields
+    ------
+    Path
+    """
+    parent = Path(parent)
+    _sweep(part for part in parent.glob(f"{MARK}*.part") if _is_ours(part))
+    with _temporary(parent, lambda part: part.mkdir(mode=0o700)) as part:
+        yield part
+
+
+def _is_ours(path):
+    with suppress(FileNotFoundError):
+        return path.lstat().st_uid == getattr(os, "getuid", int)()  # 0 on Windows
+    return False
 
 
 @contextmanager
