@@ -9,11 +9,14 @@ BIN := $(VENV)/bin
 # What Colab runs, and an environment with its versions.
 COLAB_PYTHON ?= python3.13
 COLAB_VENV := .venv-colab
+# gradio declares pillow<13, though its page works with 13, which fixes faults published in October
+# 2026. So pip installs it afterwards, and complains that gradio's declaration is not kept.
+PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0.0
 # torch warns its own developers as soon as it is imported.
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lint lab app bench gpu-check results check kill notebooks address clean exported
+.PHONY: help run test test-colab lint lab app bench gpu-check results check kill notebooks lock address clean exported
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -51,6 +54,7 @@ lab: $(VENV)/.run  ## open copies of the notebooks, in lab/, in JupyterLab
 
 app: exported $(VENV)/.run  ## show the web page that names the genre of a recording (after make run)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .[app] -c constraints.txt
+	@$(BIN)/$(PILLOW) 2>/dev/null
 	$(BIN)/melgenre app --model $(MODEL)
 
 # Checked before anything is installed.
@@ -87,6 +91,15 @@ notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew 
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place
 	$(BIN)/python $(QUIET) scripts/results_table.py
 
+lock: $(VENV)/.run  ## write requirements.lock anew: constraints.txt with the hashes of all files
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv
+	@grep -v '^-e' requirements.txt > $(VENV)/lock.in
+	@echo $(lastword $(PILLOW)) > $(VENV)/lock.override
+	{ grep '^#' requirements.lock; $(BIN)/uv pip compile --quiet --universal --python-version 3.11.7 \
+	  --generate-hashes --no-header --no-annotate --extra app --extra test -c constraints.txt \
+	  --override $(VENV)/lock.override pyproject.toml $(VENV)/lock.in; } > $(VENV)/lock
+	mv $(VENV)/lock requirements.lock
+
 address: $(VENV)/.run  ## write the repository's address into badges: make address REPO=owner/name
 	$(BIN)/python scripts/set_address.py $(REPO)
 
@@ -99,10 +112,12 @@ $(VENV)/.run: requirements.txt constraints.txt pyproject.toml
 	@echo 'Installing into $(VENV): torch is large, this takes some minutes and 6 GB.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@$(BIN)/$(PILLOW)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[test] -c constraints.txt
+	@$(BIN)/$(PILLOW) 2>/dev/null
 	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
 	  echo 'No Chromium, and none can be fetched: the tests that want a browser will be skipped.'
 	@touch $@

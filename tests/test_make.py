@@ -1,6 +1,7 @@
 """What make does before and beside its installation, with stand-ins for what it installs."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -96,3 +97,17 @@ def test_a_notebook_that_a_reader_runs_changes_no_tracked_file(clone, music, mon
     make(clone, "lab")
     assert file.read_bytes() == written
     assert (clone / "lab" / "04_finetune_resnet34.ipynb").exists()
+
+
+def test_the_lock_holds_the_versions_that_are_tested_with_their_hashes():
+    pinned = re.compile(r"^([\w.-]+)==([\w.]+)", re.M)
+
+    def versions(name):
+        found = pinned.findall((ROOT / name).read_text())
+        return {(package.lower().replace("_", "-"), version) for package, version in found}
+
+    locked = versions("requirements.lock")
+    assert locked - versions("constraints.txt") == {("pillow", "13.0.0")}
+    text = (ROOT / "requirements.lock").read_text()
+    assert text.count("--hash=sha256:") > len(locked) > 150
+    assert "://" not in text
