@@ -19,12 +19,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .app_worker import NO_RECORDING
 from .audio import AUDIO_SUFFIXES
+from .files import printable
 
 UPLOADS_KEPT = 20  # so many of the largest fit into the server's folder
 MOST_UPLOADS = 100  # however small
 FORGOTTEN_SECONDS = 300  # after which an upload is deleted that nobody asked about
 FORM_BYTES = 100_000  # of a request, beside its file
+LONGEST_NAME = 255  # of a file, in characters
+LONGEST_SESSION = 50  # the page's own are shorter
 HEAD_BYTES = 32_000  # of a request, before its body
 
 HEAD_SECONDS = 10  # in which a request has to begin
@@ -33,7 +37,7 @@ REPLY_SECONDS = 60  # for request and reply, beside
 SLOWEST = 50_000  # bytes a second in which a recording has to come or go
 
 UPLOAD, PROGRESS = "/gradio_api/upload", "/gradio_api/upload_progress"
-FILE, EVENTS = "/gradio_api/file=", "/gradio_api/queue/data"
+FILE, QUESTION, EVENTS = "/gradio_api/file=", "/gradio_api/queue/join", "/gradio_api/queue/data"
 GETS = (
     "/",
     "/config",
@@ -46,7 +50,7 @@ GETS = (
     EVENTS,
 )
 GETS_BELOW = ("/assets/", "/static/")
-POSTS = (UPLOAD, "/gradio_api/queue/join", "/gradio_api/cancel")
+POSTS = (UPLOAD, QUESTION, "/gradio_api/cancel")
 
 HEADERS = {
     # gradio's own scripts are inline, and evaluate text; none comes from elsewhere.
@@ -224,7 +228,7 @@ class _Form:
         self.whole = True
 
 
-def guard(app, folder, *, hosts, max_bytes, answer_seconds):
+def guard(app, folder, *, function, hosts, max_bytes, answer_seconds):
     """ASGI middleware that lets through what the page asks for, and no more than an upload.
 
     Parameters
@@ -233,6 +237,8 @@ def guard(app, folder, *, hosts, max_bytes, answer_seconds):
         ASGI.
     folder : Path
         Of the uploads.
+    function : int
+        The one of gradio's functions that answers a question.
     hosts : set of str
         What the server may be called, beside the address that it is reached by: as
         `server_names` returns them.
@@ -275,16 +281,64 @@ def guard(app, folder, *, hosts, max_bytes, answer_seconds):
         kept = [header for header in scope["headers"] if header[0] not in UNTRUSTED]
         try:
             async with asyncio.timeout(seconds):
+                if path == QUESTION:
+                    question = _question(await _body(receive), folder, function)
+                    if question is None:
+                        return await refuse(NO_RECORDING, 403)
+                    receive = _replayed(question, receive)
                 await app({**scope, "headers": kept}, receive, send_guarded)
         except Exception as error:
             # A line, since a stranger can bring about many; uvicorn would log a traceback.
-            logging.error("%s could not be answered: %r", path[:200], error)
+            logging.error("%s could not be answered: %r", printable(path[:200]), error)
             if started:
                 raise  # so that uvicorn closes the connection
             late = isinstance(error, TimeoutError)
             await refuse("Too slow.", 408) if late else await refuse("Cannot be answered.", 500)
 
     return guarded
+
+
+async def _body(receive):
+    """The body of a request."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
+
+
+def _replayed(body, receive):
+    """ASGI's `receive` of a request with another body."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replayed():
+        return next(messages, None) or await receive()
+
+    return replayed
+
+
+def _question(body, folder, function):
+    """A question with what gradio needs of it, and no more; None if the page does not ask it.
+
+    gradio prints a traceback for what it does not understand, with all that was sent.
+    """
+    try:
+        asked = json.loads(body)
+        (song,), session = asked["data"], ascii(asked["session_hash"])[1:-1]
+        if song is not None:
+            file, name = Path(song["path"]), str(song.get("orig_name") or "")[-LONGEST_NAME:]
+            ours = re.fullmatch(
+                r"[0-9a-f]{32}/recording(\.\w+)?", f"{file.parent.name}/{file.name}"
+            )
+            if file.parent.parent != folder or not ours:
+                return None
+            name = name.encode(errors="replace").decode()  # JSON can hold half a character
+            meta = {"_type": "gradio.FileData"}
+            song = {"path": str(file), "orig_name": name, "meta": meta}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    question = {"data": [song], "fn_index": function, "session_hash": session[:LONGEST_SESSION]}
+    return json.dumps(question).encode()
 
 
 def server_names(host, allowed=()):
