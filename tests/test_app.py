@@ -753,8 +753,8 @@ def test_a_question_that_is_not_the_pages_is_refused(server):
     folder = path.rsplit("/", 2)[0]
     session = {"session_hash": "x", "fn_index": 1}
     for song in [{"path": f"{folder}/../../secret.wav"}, {"path": f"{folder}/\x1b[31m"},
-                 {"path": 1}, {"path": f"{path}/../recording.wav"}, {"path": f"{path}\0"}, {}, 1, "a", [],
-                 {"path": folder}, {"url": "http://127.0.0.1:1/a.wav"}]:  # fmt: skip
+                 {"path": 1}, {"path": f"{path}/../recording.wav"}, {"path": f"{path}\0"}, {}, 1,
+                 "a", [], {"path": folder}, {"url": "http://127.0.0.1:1/a.wav"}]:  # fmt: skip
         asked = json.dumps({"data": [song], **session}).encode()
         kind = {"Content-Type": "application/json"}
         assert server.ask("/gradio_api/queue/join", asked, **kind)[0] == 403, song
@@ -825,6 +825,20 @@ def test_two_hundred_requests_at_once_are_answered_or_refused(exported, write_so
         assert "Traceback" not in server.log.read_text()
         # What was refused was not deleted yet, since it may be asked about again.
         assert len(server.uploads()) <= len(kept)
+
+
+def test_visitors_of_earlier_take_no_memory(server):
+    def visits(number):
+        for _ in range(number):
+            asked = {"data": [None], "session_hash": os.urandom(5).hex(), "fn_index": 1}
+            kind = {"Content-Type": "application/json"}
+            status, _ = server.ask("/gradio_api/queue/join", json.dumps(asked).encode(), **kind)
+            assert status == 200
+            assert "There is no recording here" in server.answer(asked["session_hash"])
+        return server.processes()[0].memory_info().rss
+
+    before = visits(150)
+    assert visits(300) < before + 25e6
 
 
 def test_a_killed_server_leaves_nothing_for_long(exported, tmp_path):

@@ -16,7 +16,7 @@ from .app_worker import NO_RECORDING, Worker, sentence
 from .files import temporary_folder
 
 MOST_CONNECTIONS = 250  # at once; further ones get status 503
-ANSWERS_KEPT = 100  # until they are fetched
+SESSIONS_KEPT = 100  # of visitors, the last ones
 IDLE_SECONDS = 5  # after which a connection without a request is closed
 ENDING_SECONDS = 2  # for replies under way, when the server ends
 
@@ -148,6 +148,9 @@ def serve(model_folder, *, host="127.0.0.1", port=7860, allow_hosts=(), max_minu
             worker, uploads, max_minutes=max_minutes, max_megabytes=max_megabytes,
             max_waiting=max_waiting,
         )  # fmt: skip
+        # gradio keeps the page of each visitor in memory, and the answers that nobody fetches.
+        page.state_session_capacity = SESSIONS_KEPT
+        page._queue.pending_messages_per_session.max_size = SESSIONS_KEPT
         app = gradio.mount_gradio_app(
             Starlette(routes=uploads.routes, lifespan=lifespan), page, "/", server_name=host,
             server_port=port, footer_links=[], run_history=False, show_error=False,
@@ -155,8 +158,6 @@ def serve(model_folder, *, host="127.0.0.1", port=7860, allow_hosts=(), max_minu
             mcp_server=False,
             theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         )  # fmt: skip
-        # An answer that nobody fetches is kept in memory.
-        page._queue.pending_messages_per_session.max_size = ANSWERS_KEPT
         (function,) = [number for number, one in page.fns.items() if one.fn]
         app = guard(
             app, folder, function=function, hosts=server_names(host, allow_hosts),
