@@ -468,6 +468,23 @@ def test_what_a_server_is_called():
     assert names("0.0.0.0", ["Music.example"]) == {own, f"{own}.local", "music.example"}
 
 
+def test_a_server_of_the_whole_network_has_its_own_names(quick):
+    for name in ("music.example", "127.0.0.1", "localhost:1", socket.gethostname()):
+        assert quick.ask("/", Host=name)[0] == 200, name
+    for name in ("0.0.0.0", "192.0.2.7", "example", "rebound.example"):
+        assert quick.ask("/", Host=name)[0] == 421, name
+
+
+def test_a_port_that_is_taken_gets_a_sentence(server, tmp_path):
+    port = server.address.rsplit(":", 1)[1]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "melgenre", "app", "--port", port]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert f"The page cannot be shown on 127.0.0.1, port {port}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 ATTACK = """async (address) => {
   const [form, found] = [new FormData(), {}];
   form.append("files", new Blob(["sound"]), "a.wav");
@@ -685,7 +702,8 @@ QUICK = {"HEAD_SECONDS": 1, "IDLE_SECONDS": 1, "READING_SECONDS": 1, "REPLY_SECO
 def quick(exported, tmp_path_factory):
     """A server that soon loses patience."""
     folder = tmp_path_factory.mktemp("quick")
-    with served(exported, folder, constants=QUICK) as server:
+    network = {"host": "0.0.0.0", "allow_hosts": ["Music.example"]}
+    with served(exported, folder, constants=QUICK, **network) as server:
         yield server
 
 
