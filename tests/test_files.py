@@ -19,6 +19,7 @@ from melgenre.files import (
     spreadsheet_plain,
     spreadsheet_safe,
     sweep,
+    temporary_folder,
 )
 
 
@@ -96,6 +97,26 @@ def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_running_one_are_
     process.wait()
     sweep(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_temporary_folder_is_ours_alone_and_does_not_outlive_a_killed_process(tmp_path):
+    for name in (".melgenre-0123456789ab.part", "deeper/.melgenre-0123456789ab.part", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    with temporary_folder(tmp_path) as first, temporary_folder(tmp_path) as second:
+        assert stat.S_IMODE(first.stat().st_mode) == 0o700
+        (first / "a").write_text("a")
+        assert names(tmp_path) == sorted(["deeper", "other", first.name, second.name])
+    assert names(tmp_path) == ["deeper", "other"]
+    assert names(tmp_path / "deeper") != []
+
+
+@pytest.mark.skipif(not hasattr(os, "chown") or os.getuid(), reason="needs root")
+def test_what_another_user_left_is_kept(tmp_path):
+    left = tmp_path / ".melgenre-0123456789ab.part"
+    os.mkfifo(left)  # to open it would wait for ever
+    os.chown(left, 12345, 12345)
+    with temporary_folder(tmp_path):
+        assert left.exists()
 
 
 def test_changes_made_at_once_are_all_kept(tmp_path):

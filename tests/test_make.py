@@ -107,7 +107,11 @@ def test_the_lock_holds_the_versions_that_are_tested_with_their_hashes():
         return {(package.lower().replace("_", "-"), version) for package, version in found}
 
     locked = versions("requirements.lock")
-    assert locked - versions("constraints.txt") == {("pillow", "13.0.0")}
+    constrained = versions("constraints.txt")
+    names = {name for name, _ in constrained}
+    # Other systems need other packages besides.
+    assert {one for one in locked if one[0] in names} == constrained
+    assert ("pillow", "13.0.0") in locked
     text = (ROOT / "requirements.lock").read_text()
     assert text.count("--hash=sha256:") > len(locked) > 150
     assert "://" not in text

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager, suppress
 from html import escape
 from pathlib import Path
 
-from .app_worker import Worker, sentence
+from .app_worker import NO_RECORDING, Worker, sentence
 from .files import temporary_folder
 
-LONGEST_NAME = 255  # of a file, in characters
 MOST_CONNECTIONS = 250  # at once; further ones get status 503
+SESSIONS_KEPT = 100  # of visitors, the last ones
 IDLE_SECONDS = 5  # after which a connection without a request is closed
 ENDING_SECONDS = 2  # for replies under way, when the server ends
 
@@ -79,10 +79,10 @@ def build_app(worker, uploads, *, max_minutes=15, max_megabytes=50, max_waiting=
     def answer(song):
         file = Path(song.path if song else uploads.folder).resolve()
         # gradio takes characters out of a name; the browser also sends it as it was.
-        name = ((song and song.orig_name) or file.name)[-LONGEST_NAME:]
+        name = (song and song.orig_name) or file.name
         # gradio has checked it, but a file that is deleted afterwards is checked twice.
         if file.parent.parent != uploads.folder or not file.is_file():
-            return sentence("There is no recording here. Drop one, or record one."), "", None
+            return sentence(NO_RECORDING), "", None
         try:
             return *worker.answer(file, name), None
         finally:
@@ -148,6 +148,9 @@ def serve(model_folder, *, host="127.0.0.1", port=7860, allow_hosts=(), max_minu
             worker, uploads, max_minutes=max_minutes, max_megabytes=max_megabytes,
             max_waiting=max_waiting,
         )  # fmt: skip
+        # gradio keeps the page of each visitor in memory, and the answers that nobody fetches.
+        page.state_session_capacity = SESSIONS_KEPT
+        page._queue.pending_messages_per_session.max_size = SESSIONS_KEPT
         app = gradio.mount_gradio_app(
             Starlette(routes=uploads.routes, lifespan=lifespan), page, "/", server_name=host,
             server_port=port, footer_links=[], run_history=False, show_error=False,
@@ -155,9 +158,10 @@ def serve(model_folder, *, host="127.0.0.1", port=7860, allow_hosts=(), max_minu
             mcp_server=False,
             theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         )  # fmt: skip
+        (function,) = [number for number, one in page.fns.items() if one.fn]
         app = guard(
-            app, folder, hosts=server_names(host, allow_hosts), max_bytes=max_bytes,
-            answer_seconds=max_seconds * (max_waiting + 1),
+            app, folder, function=function, hosts=server_names(host, allow_hosts),
+            max_bytes=max_bytes, answer_seconds=max_seconds * (max_waiting + 1),
         )  # fmt: skip
         config = uvicorn.Config(
             app, http=Protocol, ws="none", log_level="critical", server_header=False,

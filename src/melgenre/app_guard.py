@@ -1,6 +1,6 @@
-"""What the page of `melgenre.app` may be sent, by whom, and how slowly: what is before gradio.
+"""The checks of each request before gradio gets it: its host, origin, path, size and time; uploads.
 
-gradio answers much else: it fetches web addresses, and takes a thousand files a request.
+On its own gradio also fetches web addresses, and takes a thousand files per request.
 """
 
 import asyncio
@@ -19,21 +19,25 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .app_worker import NO_RECORDING
 from .audio import AUDIO_SUFFIXES
+from .files import printable
 
 UPLOADS_KEPT = 20  # so many of the largest fit into the server's folder
 MOST_UPLOADS = 100  # however small
 FORGOTTEN_SECONDS = 300  # after which an upload is deleted that nobody asked about
 FORM_BYTES = 100_000  # of a request, beside its file
+LONGEST_NAME = 255  # of a file, in characters
+LONGEST_SESSION = 50  # the page's own are shorter
 HEAD_BYTES = 32_000  # of a request, before its body
 
-HEAD_SECONDS = 10  # in which a request has to begin
-READING_SECONDS = 30  # in which a visitor has to take a piece of the reply
-REPLY_SECONDS = 60  # for request and reply, beside
-SLOWEST = 50_000  # bytes a second in which a recording has to come or go
+HEAD_SECONDS = 10  # for a request to arrive, before its body
+READING_SECONDS = 30  # for a client to read a part of the response
+REPLY_SECONDS = 60  # for a request and its response, beside the time for a recording
+SLOWEST = 50_000  # bytes per second that a recording is sent with
 
 UPLOAD, PROGRESS = "/gradio_api/upload", "/gradio_api/upload_progress"
-FILE, EVENTS = "/gradio_api/file=", "/gradio_api/queue/data"
+FILE, QUESTION, EVENTS = "/gradio_api/file=", "/gradio_api/queue/join", "/gradio_api/queue/data"
 GETS = (
     "/",
     "/config",
@@ -46,7 +50,7 @@ GETS = (
     EVENTS,
 )
 GETS_BELOW = ("/assets/", "/static/")
-POSTS = (UPLOAD, "/gradio_api/queue/join", "/gradio_api/cancel")
+POSTS = (UPLOAD, QUESTION, "/gradio_api/cancel")
 
 HEADERS = {
     # gradio's own scripts are inline, and evaluate text; none comes from elsewhere.
@@ -62,7 +66,7 @@ UNTRUSTED = (b"x-forwarded-host", b"x-gradio-server")
 
 
 class Protocol(H11Protocol):
-    """HTTP for a client that may be slow on purpose: a connection that does nothing is closed."""
+    """HTTP that closes a connection whose client is idle or slow, on purpose or not."""
 
     def connection_made(self, transport):
         super().connection_made(transport)
@@ -224,7 +228,7 @@ class _Form:
         self.whole = True
 
 
-def guard(app, folder, *, hosts, max_bytes, answer_seconds):
+def guard(app, folder, *, function, hosts, max_bytes, answer_seconds):
     """ASGI middleware that lets through what the page asks for, and no more than an upload.
 
     Parameters
@@ -233,6 +237,8 @@ def guard(app, folder, *, hosts, max_bytes, answer_seconds):
         ASGI.
     folder : Path
         Of the uploads.
+    function : int
+        The one of gradio's functions that answers a question.
     hosts : set of str
         What the server may be called, beside the address that it is reached by: as
         `server_names` returns them.
@@ -275,16 +281,66 @@ def guard(app, folder, *, hosts, max_bytes, answer_seconds):
         kept = [header for header in scope["headers"] if header[0] not in UNTRUSTED]
         try:
             async with asyncio.timeout(seconds):
+                if path == QUESTION:
+                    question = _question(await _body(receive), folder, function)
+                    if question is None:
+                        return await refuse(NO_RECORDING, 403)
+                    receive = _replayed(question, receive)
                 await app({**scope, "headers": kept}, receive, send_guarded)
         except Exception as error:
             # A line, since a stranger can bring about many; uvicorn would log a traceback.
-            logging.error("%s could not be answered: %r", path[:200], error)
+            logging.error("%s could not be answered: %r", printable(path[:200]), error)
             if started:
                 raise  # so that uvicorn closes the connection
-            late = isinstance(error, TimeoutError)
-            await refuse("Too slow.", 408) if late else await refuse("Cannot be answered.", 500)
+            if isinstance(error, TimeoutError):
+                await refuse("The request took too long.", 408)
+            else:
+                await refuse("The request failed.", 500)
 
     return guarded
+
+
+async def _body(receive):
+    """The body of a request."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
+
+
+def _replayed(body, receive):
+    """ASGI's `receive` of a request with another body."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replayed():
+        return next(messages, None) or await receive()
+
+    return replayed
+
+
+def _question(body, folder, function):
+    """A question with what gradio needs of it, and no more; None if the page does not ask it.
+
+    gradio prints a traceback for what it does not understand, with all that was sent.
+    """
+    try:
+        asked = json.loads(body)
+        (song,), session = asked["data"], ascii(asked["session_hash"])[1:-1]
+        if song is not None:
+            file, name = Path(song["path"]), str(song.get("orig_name") or "")[-LONGEST_NAME:]
+            ours = re.fullmatch(
+                r"[0-9a-f]{32}/recording(\.\w+)?", f"{file.parent.name}/{file.name}"
+            )
+            if file.parent.parent != folder or not ours:
+                return None
+            name = name.encode(errors="replace").decode()  # JSON can hold half a character
+            meta = {"_type": "gradio.FileData"}
+            song = {"path": str(file), "orig_name": name, "meta": meta}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    question = {"data": [song], "fn_index": function, "session_hash": session[:LONGEST_SESSION]}
+    return json.dumps(question).encode()
 
 
 def server_names(host, allowed=()):
@@ -323,25 +379,25 @@ def _refusal(scope, folder, hosts, max_bytes):
     host = headers.get(b"host", b"").decode("latin-1").lower()
     # Behind 0.0.0.0 it may be any address of this machine.
     if re.sub(r":\d+$", "", host) not in {*hosts, _bracketed(scope["server"][0])}:
-        return "This server goes by another name. Its owner can allow this one: --allow-host", 421
+        return "This host name is not accepted. Its owner can allow it with --allow-host.", 421
     if b"origin" in headers and headers[b"origin"].decode("latin-1").lower() not in (
         f"http://{host}", f"https://{host}",
     ):  # fmt: skip
-        return "Another site's page may not ask this one.", 403
+        return "Requests from other sites are not accepted.", 403
     if headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
         opened = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
         if not get or path != "/" or opened != (b"navigate", b"document"):
-            return "Another site's page may not ask this one.", 403
+            return "Requests from other sites are not accepted.", 403
     length = headers.get(b"content-length", b"")
     if get:
         if length not in (b"", b"0") or b"transfer-encoding" in headers:
-            return "A question of this kind has no body.", 413
+            return "A GET request must have no body.", 413
         below = path.startswith((*GETS_BELOW, f"{FILE}{folder}/"))
         return None if path in GETS or below and ".." not in path else ("Not here.", 403)
     if scope.get("method") != "POST" or path not in POSTS:
         return "Not here.", 403
     if not length.isdigit() or b"transfer-encoding" in headers:
-        return "How long is it?", 411
+        return "The request must state its length.", 411
     if int(length) > FORM_BYTES + (path == UPLOAD) * max_bytes:
         return "Too large.", 413
     return None

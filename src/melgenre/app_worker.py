@@ -24,6 +24,7 @@ from .timeline import plot_timeline
 LOADING_SECONDS = 300  # that a model may take to load, or to come from the hub
 MEMORY_BYTES = 2**30  # that a recording may take, beside what the loaded model takes
 
+NO_RECORDING = "There is no recording here. Drop one, or record one."
 TOO_SLOW = "takes too long to classify. Cut it, or try again later."
 TOO_MUCH = "cannot be classified: it takes too much memory, or it is damaged. Convert it to wav."
 NOT_READY = "cannot be classified at the moment. Try again later."
