@@ -273,6 +273,6 @@ def test_the_project_can_lie_in_another_folder_than_what_is_unpacked(tmp_path, h
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / "kept"))
     monkeypatch.setenv("MELGENRE_UNPACKED", str(tmp_path / "unpacked"))
     tracks = load_collection("gtzan-mini", progress=False)
-    kept = [f.relative_to(tmp_path / "kept") for f in (tmp_path / "kept").rglob("*.*")]
+    kept = [f.relative_to(tmp_path / "kept") for f in (tmp_path / "kept").rglob("[!.]*.*")]
     assert kept == [Path("data/gtzan-mini/main.zip")]
     assert all(Path(path).is_relative_to(tmp_path / "unpacked") for path in tracks["path"])

@@ -251,7 +251,12 @@ def _unique_name(folder):
         name = f"synthetic-{name}"  # a model that learned from it must be known by it
     if whole.is_relative_to(project_folder().resolve()):
         return name
-    return f"{name}-{hashlib.md5(bytes(whole)).hexdigest()[:6]}"
+    return f"{name}-{_mark(whole)}"
+
+
+def _mark(path):
+    """Six characters that tell a path from others of its name."""
+    return hashlib.md5(bytes(path)).hexdigest()[:6]
 
 
 @cache
@@ -323,7 +328,7 @@ def _unpacked(path, data):
     if path.is_dir() and next(_genre_folders(path), None) is None:
         path = next(iter(_archives(path)), path)
     if is_archive(path):
-        name = f"{path.name.partition('.')[0]}-{path.stat().st_size}"
+        name = f"{path.name.partition('.')[0][:200]}-{_mark(path.resolve())}"
         return unpack(path, Path(os.environ.get("MELGENRE_UNPACKED", data / "unpacked"), name))
     return path
 
