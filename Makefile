@@ -13,7 +13,7 @@ COLAB_VENV := .venv-colab
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lint lab app bench gpu-check results notebooks address clean exported
+.PHONY: help run test test-colab lint lab app bench gpu-check results check notebooks address clean exported
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -76,6 +76,9 @@ results: $(VENV)/.run  ## train every model by every protocol, three seeds each;
 	$(BIN)/python $(QUIET) scripts/make_results.py
 	$(BIN)/python $(QUIET) scripts/results_table.py
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
+
+check: $(VENV)/.run  ## compute every committed result again from its predictions
+	$(BIN)/python $(QUIET) scripts/check_results.py
 
 notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the README's table
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place

@@ -25,7 +25,7 @@ from melgenre.features import (
 )
 from melgenre.melspectrogram import extract_melspectrograms
 from melgenre.repetitions import find_recordings
-from melgenre.results import load_results, record_result
+from melgenre.results import RESULTS, load_results, record_result
 
 # The folds at random last: they take longest and say least.
 PROTOCOLS = ["fault-filtered", "fault-filtered+valid", "artist-3-fold", "random", "random-10-fold"]
@@ -80,7 +80,7 @@ def main():
 
 def finished(folder):
     """Model, protocol and seed of each run that the results file has."""
-    if not (folder / "results.jsonl").exists():
+    if not (folder / RESULTS).exists():
         return set()
     runs = load_results(folder)
     return set(zip(runs["model"], runs["protocol"], runs["seed"], strict=True))

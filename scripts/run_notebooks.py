@@ -47,7 +47,7 @@ def main():
             for earlier in RUNS.glob("results/*"):
                 earlier.unlink()
 
-    known = count_lines(results_file(options.in_place))
+    known = read_lines(results_file(options.in_place))
     files = [NOTEBOOKS / name for name in options.notebooks] or sorted(NOTEBOOKS.glob("*.ipynb"))
     started = time.time()
     for number, file in enumerate(files, start=1):
@@ -95,19 +95,17 @@ def results_file(in_place):
     return (ROOT if in_place else RUNS) / "results" / "results.jsonl"
 
 
-def count_lines(file):
-    return len(file.read_text().splitlines()) if file.exists() else 0
+def read_lines(file):
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
 def report(seconds, synthetic, known, *, in_place):
-    """Name what was made, and the accuracies that are new: those after the first `known` lines."""
+    """Name what was made, and the accuracies of the results' lines that are not `known`."""
     print(f"\nAll notebooks ran in {seconds / 60:.1f} minutes.")
     print(f"Executed notebooks: {'notebooks' if in_place else 'runs'}/")
     exported = ", ".join(sorted(file.parent.name for file in MODELS.glob("*/config.json")))
     print(f"Exported learners:  {MODELS.relative_to(ROOT)}/ ({exported or 'none yet'})")
-    file = results_file(in_place)
-    for line in file.read_text().splitlines()[known:] if file.exists() else []:
-        run = json.loads(line)
+    for run in map(json.loads, set(read_lines(results_file(in_place))) - set(known)):
         print(f"Accuracy of {run['architecture']}, {run['recipe']}: {describe_score(run)}")
     if synthetic:
         print(f"\n{SYNTHETIC_WARNING}")

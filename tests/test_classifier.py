@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 from melgenre.audio import SAMPLE_RATE, AudioError, load_audio
 from melgenre.classifier import GenreClassifier
 from melgenre.collection import find_tracks
 from melgenre.export import load_exported
 from melgenre.melspectrogram import extract_melspectrograms
-from melgenre.model_folder import ModelError
+from melgenre.model_folder import ModelError, write_config
 
 
 @pytest.fixture(scope="module")
@@ -200,18 +201,22 @@ def test_any_form_of_a_recording_gives_one_answer(classifier, tmp_path, pictures
             assert list(answer.values()) == pytest.approx(list(expected.values()), abs=1e-4)
 
 
-def test_the_hub_is_asked_only_for_names_and_never_for_pickles(monkeypatch, exported, tmp_path):
+def test_the_hub_is_asked_only_for_names_and_for_what_is_read(monkeypatch, exported, tmp_path):
     import huggingface_hub
 
     asked = []
 
-    def download(name, ignore_patterns):
-        asked.append((name, ignore_patterns))
+    def download(name, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
         return exported
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     GenreClassifier.load("hf:somebody/of-music")
-    assert asked == [("somebody/of-music", ["*.pkl"])]
+    GenreClassifier.load("hf:somebody/of-music@v1", backend="torch")
+    assert asked == [
+        ("somebody/of-music", None, ["config.json", "model.onnx"]),
+        ("somebody/of-music", "v1", ["config.json", "model.safetensors"]),
+    ]
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: 1 / 0)
     with pytest.raises(ModelError, match="No exported model in"):
         GenreClassifier.load(tmp_path / "none")
@@ -282,7 +287,7 @@ def broken_copy(exported, tmp_path, **changes):
     folder = tmp_path / "model"
     shutil.copytree(exported, folder)
     config = json.loads((folder / "config.json").read_text()) | changes
-    (folder / "config.json").write_text(json.dumps(config))
+    write_config(folder, config)
     return folder
 
 
@@ -306,7 +311,7 @@ def test_a_config_that_does_not_fit_gets_a_sentence(exported, tmp_path, changes)
 
 def test_damaged_files_get_a_sentence(exported, tmp_path):
     folder = broken_copy(exported, tmp_path, genres=["one"])
-    with pytest.raises(ModelError, match="model.onnx knows 4 genres, config.json names 1"):
+    with pytest.raises(ModelError, match="damaged: model.onnx has .* and config.json describes"):
         GenreClassifier.load(folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -320,6 +325,52 @@ def test_damaged_files_get_a_sentence(exported, tmp_path):
         GenreClassifier.load(folder, backend="torch")
 
 
+@pytest.mark.parametrize("backend, name", [
+    ("onnx", "model.onnx"), ("torch", "model.safetensors"), ("onnx", "config.json"),
+    ("torch", "config.json"),
+])  # fmt: skip
+def test_a_flipped_bit_is_found(exported, tmp_path, backend, name):
+    folder = shutil.copytree(exported, tmp_path / "flipped")
+    content = bytearray((folder / name).read_bytes())
+    for place in np.random.default_rng(0).integers(len(content), size=20):
+        damaged = content.copy()
+        damaged[place] ^= 1
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(ModelError, match="is damaged"):
+            GenreClassifier.load(folder, backend=backend)
+
+
+def test_files_of_two_models_do_not_answer_together(exported, tmp_path):
+    other = broken_copy(exported, tmp_path, genres=["d", "c", "b", "a"])
+    shutil.copy(exported / "config.json", other)
+    GenreClassifier.load(other)  # the same network
+    shutil.copy(exported / "model.safetensors", other / "model.onnx")
+    with pytest.raises(ModelError, match="model.onnx is not the file that was exported with"):
+        GenreClassifier.load(other)
+
+
+def test_a_network_that_gives_no_numbers_is_told(exported, classifier, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "nan")
+    weights = load_file(folder / "model.safetensors")
+    last = [name for name in weights if name.endswith("weight")][-1]
+    weights[last] *= float("nan")
+    save_file(weights, folder / "model.safetensors")
+    write_config(folder, json.loads((folder / "config.json").read_text()))
+    nan = GenreClassifier.load(folder, backend="torch")
+    with pytest.raises(ModelError, match="probabilities that are not finite"):
+        nan.predict((np.zeros(22050 * 3, np.float32), 22050))
+
+
+def test_a_model_of_an_earlier_format_still_answers(exported, classifier, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    del config["sha256"]
+    (folder / "config.json").write_text(json.dumps(config | {"format_version": 3}))
+    old, sound = GenreClassifier.load(folder), (np.ones(22050 * 3, np.float32), 22050)
+    assert old.predict(sound) == classifier.predict(sound)
+    assert old.fingerprint not in (classifier.fingerprint, "")
+
+
 class Gone:
     """What another version's pickle asks for, and this version has not."""
 
@@ -330,8 +381,9 @@ class Gone:
 def test_a_pickle_of_another_version_gets_a_sentence(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "old")
     torch.save(Gone(), folder / "learner.pkl")
+    write_config(folder, json.loads((folder / "config.json").read_text()))
     with pytest.raises(ModelError, match=r"learner.pkl in old does not fit.*made by .*'fastai'"):
         load_exported(folder)
     (folder / "learner.pkl").write_bytes(b"")
-    with pytest.raises(ModelError, match="or is damaged"):
+    with pytest.raises(ModelError, match="learner.pkl is not the file that was exported"):
         load_exported(folder)

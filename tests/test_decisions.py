@@ -1,5 +1,7 @@
 """What a person decides goes into a CSV, comes back, and changes what is learned from."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
 import pytest
 
@@ -31,6 +33,20 @@ def test_a_decision_is_kept_changed_and_taken_back(tmp_path):
     assert load_decisions(file)["track_id"].tolist() == ["b"]
 
 
+def test_marks_set_at_once_are_all_kept(tmp_path):
+    file = tmp_path / "decisions.csv"
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda n: keep_decision(file, f"track {n}", "jazz", "broken"), range(20)))
+    assert len(load_decisions(file)) == 20
+
+
+def test_a_spreadsheet_runs_nothing(tmp_path):
+    file = tmp_path / "decisions.csv"
+    keep_decision(file, "=1+1", "@SUM(A1)", "fine", comment="-2+3")
+    assert file.read_text().splitlines()[1] == "'=1+1,'@SUM(A1),fine,,'-2+3"
+    assert load_decisions(file).iloc[0].tolist() == ["=1+1", "@SUM(A1)", "fine", "", "-2+3"]
+
+
 def test_decisions_change_the_next_split_and_say_so(tmp_path, tracks, capsys):
     file = tmp_path / "decisions.csv"
     keep_decision(file, "jazz.0", "jazz", "mislabelled", correct_genre="rock")
@@ -60,7 +76,7 @@ def test_no_decisions_change_nothing_and_say_nothing(tmp_path, tracks, capsys):
 def test_a_file_that_is_none_of_decisions_is_told(tmp_path, text):
     file = tmp_path / "mine.csv"
     file.write_text(text, encoding="latin-1")
-    with pytest.raises(DecisionError, match="mine.csv is no"):
+    with pytest.raises(DecisionError, match="mine.csv (is no|cannot be read)"):
         load_decisions(file)
     assert file.read_text(encoding="latin-1") == text
 

@@ -7,8 +7,19 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from melgenre.files import atomic_folder, atomic_write, locked, printable, restore, sweep
+from melgenre.files import (
+    atomic_folder,
+    atomic_write,
+    locked,
+    printable,
+    restore,
+    spreadsheet_plain,
+    spreadsheet_safe,
+    sweep,
+)
 
 
 def names(folder):
@@ -79,11 +90,11 @@ def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_running_one_are_
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     process.stdout.readline()
     assert len(names(tmp_path)) == 2
-    sweep(tmp_path.parent)
+    sweep(tmp_path)
     assert len(names(tmp_path)) == 2
     process.send_signal(signal.SIGKILL)
     process.wait()
-    sweep(tmp_path.parent)
+    sweep(tmp_path)
     assert names(tmp_path) == []
 
 
@@ -110,3 +121,10 @@ def test_what_a_terminal_would_obey_is_printed_as_text():
     assert printable("a\x1b[31m\nb\u202e.mp3") == r"a\x1b[31m\nb\u202e.mp3"
     assert printable(os.fsdecode(b"caf\xe9")) == r"caf\xe9"
     assert printable("夜の歌 שיר") == "夜の歌 שיר"
+
+
+@given(st.text() | st.from_regex(r"'*[=+\-@]?.*") | st.floats(allow_nan=False))
+def test_no_cell_begins_as_a_formula_and_each_comes_back(cell):
+    written = spreadsheet_safe(cell)
+    assert not (isinstance(written, str) and written.startswith(("=", "+", "-", "@", "\t", "\r")))
+    assert spreadsheet_plain(written) == cell

@@ -125,5 +125,8 @@ def test_a_model_goes_to_the_hub_without_its_pickle_and_comes_back(
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert sorted(hub.files) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
+    # Only what is read is fetched again.
+    fetched = {path.rpartition("/")[2] for path in hub.fetched if "/resolve/" in path}
+    assert fetched == {"config.json", "model.onnx"}
     assert hub.created["name"] == "genres" and "private" in str(hub.created)
     assert ran.stdout.strip() == str(GenreClassifier.load(exported).predict(song))

@@ -1,6 +1,8 @@
+import copy
 import json
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import warnings
@@ -228,6 +230,50 @@ def test_an_export_leaves_the_learner_as_it_is(learner, exported, pictures, tmp_
     )
 
 
+def export_again(learner, folder):
+    predictions = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
+    result = {"protocol": "random", "accuracy": 0.5, "tracks": 8, "interval": [0, 1]}
+    return export_learner(learner, folder, {"weights": "none"}, result, predictions)
+
+
+def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner, tmp_path):
+    folder = export_again(learner, tmp_path / "model")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+    assert len(modes) == 1, "all files have the permissions of any new file"
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("melgenre.export._export_onnx", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export_again(learner, folder)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    export_again(learner, folder)
+    assert (folder / "notes" / "mine.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["model"]
+
+
+def test_an_export_never_replaces_a_folder_that_is_not_a_model(learner, tmp_path):
+    (tmp_path / "my songs").mkdir()
+    (tmp_path / "my songs" / "song.mp3").touch()
+    for folder in (tmp_path / "my songs", tmp_path / "my songs" / "song.mp3"):
+        with pytest.raises(ModelError, match="exists and is not a model's folder"):
+            export_again(learner, folder)
+    assert (tmp_path / "my songs" / "song.mp3").exists()
+
+
+def test_a_network_that_diverged_is_not_exported(learner, tmp_path):
+    broken = copy.deepcopy(learner.model)
+    next(broken.parameters()).data[0] = float("nan")
+    model, learner.model = learner.model, broken
+    try:
+        with pytest.raises(ModelError, match="its training diverged"):
+            export_again(learner, tmp_path / "model")
+    finally:
+        learner.model = model
+    assert not (tmp_path / "model").exists()
+
+
 def test_an_export_keeps_its_split(learner, exported, pictures, capsys):
     split = load_split(exported, pictures).set_index("track_id")["split"]
     for side, items in (("train", learner.dls.train_ds), ("valid", learner.dls.valid_ds)):
@@ -268,7 +314,7 @@ def test_a_limit_from_few_clips_is_not_used(learner, exported, pictures, tmp_pat
 
 def test_an_export_says_where_it_comes_from(exported):
     config = json.loads((exported / "config.json").read_text())
-    assert config["format_version"] == 3
+    assert config["format_version"] == 4
     assert config["mel_settings"]["hop_length"] == 1711
     assert config["result"]["protocol"] == "artists-apart"
     assert config["training"]["weights"] == "none (from scratch)"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import soundfile
 
 import melgenre
 from melgenre.classifier import GenreClassifier
+from melgenre.model_folder import write_config
 from melgenre.songs import classify_folder, find_songs
 
 
@@ -106,9 +108,53 @@ def test_a_run_goes_on_where_it_stopped(classifier, songs, tmp_path, monkeypatch
 def test_a_csv_of_another_kind_is_not_touched(classifier, songs, tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="mine.csv is no table of this model's answers"):
+    with pytest.raises(ValueError, match="mine.csv is not a table of genres"):
         classify_folder(classifier, songs, file, progress=False)
     assert file.read_text() == "a,b\n1,2\n"
+
+
+def test_a_csv_of_another_model_is_started_anew(classifier, exported, songs, tmp_path, capsys):
+    file = tmp_path / "genres.csv"
+    other = shutil.copytree(exported, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    write_config(other, config | {"genres": config["genres"][::-1]})
+    for model in (other, exported):
+        table = classify_folder(GenreClassifier.load(model), songs, file, progress=False)
+    assert (
+        "genres.csv was written with another model and is started anew" in capsys.readouterr().out
+    )
+    expected = classify_folder(classifier, songs, progress=False)
+    pd.testing.assert_frame_equal(table, expected)
+    assert set(table["model"]) == {classifier.fingerprint}
+
+
+def test_a_song_replaced_by_an_older_one_is_classified_again(classifier, tmp_path, write_song):
+    song = write_song(tmp_path / "music" / "song.wav", seconds=3)
+    classify_folder(classifier, [song], tmp_path / "g.csv", progress=False)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 22050 * 4)
+    soundfile.write(song, noise, 22050)
+    os.utime(song, (0, 0))
+    again = classify_folder(classifier, [song], tmp_path / "g.csv", progress=False)
+    pd.testing.assert_frame_equal(again, classify_folder(classifier, [song], progress=False))
+
+
+def test_two_names_never_become_one(classifier, tmp_path, write_song):
+    song = write_song(tmp_path / "music" / "\\xe9.wav", seconds=3)
+    try:
+        shutil.copy(song, os.fsdecode(os.fsencode(song.parent) + b"/\xe9.wav"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    table = classify_folder(classifier, song.parent, tmp_path / "g.csv", progress=False)
+    assert sorted(table["song"]) == ["\\\\xe9.wav", "\\xe9.wav"]
+    assert (table["error"] == "").all()
+
+
+def test_a_spreadsheet_runs_nothing_of_a_csv(classifier, tmp_path, write_song):
+    song = write_song(tmp_path / "music" / "=cmd|' !A0.wav", seconds=3)
+    for _ in range(2):  # the second run finds its song again
+        table = classify_folder(classifier, song.parent, tmp_path / "g.csv", progress=False)
+    assert table["song"].tolist() == ["=cmd|' !A0.wav"]
+    assert (tmp_path / "g.csv").read_text().splitlines()[1].startswith("'=cmd|' !A0.wav,")
 
 
 def test_a_folder_without_sound_gets_a_sentence(tmp_path):
@@ -131,6 +177,15 @@ class TestShell:
             assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-2)
         assert "broken.mp3: not readable" in ran.stderr
         assert "Traceback" not in ran.stderr
+
+    def test_no_terminal_obeys_a_name(self, exported, tmp_path, write_song):
+        song = write_song(tmp_path / "music" / "\x1b[2J\x9b31mred\u202e.wav")
+        write_song(tmp_path / "music" / "\x1b]0;title\x07.wav", seconds=0.1)
+        for extra in ((), ("--json",)):
+            ran = self.run("predict", song.parent, "--model", exported, *extra)
+            assert ran.returncode == 3
+            assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", ran.stdout + ran.stderr)
+        assert json.loads(ran.stdout)["song"] == str(song)
 
     def test_predict_is_0_when_all_went_well_and_1_when_nothing_did(self, exported, songs):
         good = self.run("predict", songs / "a.wav", "--model", exported)

@@ -11,7 +11,7 @@ from melgenre.classifier import GenreClassifier
 from melgenre.evaluation import predict_tracks, score
 from melgenre.export import export_learner, load_exported
 from melgenre.learner import describe_training, fit, picture_dataloaders
-from melgenre.model_folder import ModelError
+from melgenre.model_folder import ModelError, write_config
 from melgenre.transfer import transfer_learner
 
 
@@ -58,7 +58,10 @@ def test_a_model_that_cannot_be_started_from_gets_a_sentence(exported, pictures,
     with pytest.raises(ModelError, match="broken is damaged"):
         transfer_learner(dls, broken)
     config = json.loads((broken / "config.json").read_text())
+    write_config(broken, config)
+    with pytest.raises(ModelError, match="broken is damaged"):
+        transfer_learner(dls, broken)
     config["training"]["recipe"] = "somebody's"
-    (broken / "config.json").write_text(json.dumps(config))
+    write_config(broken, config)
     with pytest.raises(ModelError, match='recipe "somebody\'s" that is unknown'):
         transfer_learner(dls, broken)

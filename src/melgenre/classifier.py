@@ -12,8 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from .audio import cut_windows
+from .files import atomic_folder, sweep
 from .melspectrogram import MelSettings, melspectrogram_picture
-from .model_folder import FEWEST_CLIPS, ONNX, PRIVATE, WEIGHTS, ModelError, damaged, read_config
+from .model_folder import (
+    CONFIG,
+    FEWEST_CLIPS,
+    ONNX,
+    PRIVATE,
+    WEIGHTS,
+    ModelError,
+    check_replaceable,
+    copy_others,
+    damaged,
+    fingerprint,
+    read_checked,
+    read_config,
+)
 
 HUB = "hf:"  # before the name of a repository on the Hugging Face hub
 # Windows that the network gets at a time: on a CPU more take memory and no less time.
@@ -69,6 +83,8 @@ class GenreClassifier:
         calibrated on too few clips to tell.
     caveats : list of str
         Of every answer.
+    fingerprint : str
+        Twelve characters that differ for any two models.
 
     Examples
     --------
@@ -87,6 +103,7 @@ class GenreClassifier:
         strangest = config["calibration"]["strangest"]
         self.strangest = np.inf if strangest is None else strangest
         self.caveats = _caveats(config)
+        self.fingerprint = fingerprint(folder, config)
 
     @classmethod
     def load(cls, model, *, backend=None, device="cpu"):
@@ -96,7 +113,8 @@ class GenreClassifier:
         ----------
         model : str or Path
             A folder with `config.json`, and `model.safetensors` or `model.onnx`; or
-            `hf:owner/name`, a repository on the hub, which is downloaded once.
+            `hf:owner/name`, a repository on the hub, of which the two files that are needed are
+            downloaded once; `hf:owner/name@v1` is a revision of it: a branch, tag or commit.
         backend : str
             "onnx" (ONNX Runtime, which starts at once and needs no torch) or "torch"; None: ONNX
             Runtime on a CPU, where it is installed and the folder has a `model.onnx`.
@@ -113,16 +131,23 @@ class GenreClassifier:
             If a file is missing or damaged, or was written by a newer melgenre, or if the device
             is not there.
         """
-        folder = _find_folder(model)
+        by_onnx = backend == "onnx" or (
+            backend is None and device == "cpu" and importlib.util.find_spec("onnxruntime")
+        )
+        folder = _find_folder(model, ONNX if by_onnx else WEIGHTS)
+        if by_onnx and backend is None and not (folder / ONNX).exists():
+            by_onnx, folder = False, _find_folder(model, WEIGHTS)
         config = read_config(folder)
-        if backend is None:
-            by_onnx = device == "cpu" and importlib.util.find_spec("onnxruntime")
-            backend = "onnx" if by_onnx and (folder / ONNX).exists() else "torch"
-        if backend == "onnx":
-            judge = _judge_by_onnx(folder, config, device=device)
-        else:
-            judge = _judge_by_torch(folder, config, device)
-        return cls(judge, config, folder, backend, device)
+        try:
+            if by_onnx:
+                judge = _judge_by_onnx(folder, config, device=device)
+            else:
+                judge = _judge_by_torch(folder, config, device)
+        except ModelError:
+            if read_config(folder) == config:
+                raise
+            return cls.load(model, backend=backend, device=device)  # it was replaced meanwhile
+        return cls(judge, config, folder, "onnx" if by_onnx else "torch", device)
 
     def on_one_core(self):
         """The same model for use by a thread on every core at once, where ONNX Runtime runs it.
@@ -151,8 +176,13 @@ class GenreClassifier:
         -------
         Path
         """
-        ignore = shutil.ignore_patterns(*PRIVATE)
-        return Path(shutil.copytree(self.folder, folder, ignore=ignore, dirs_exist_ok=True))
+        check_replaceable(folder)
+        sweep(Path(folder).parent)
+        with atomic_folder(folder) as part:
+            copy_others(folder, part)
+            ignore = shutil.ignore_patterns(*PRIVATE)
+            shutil.copytree(self.folder, part, ignore=ignore, dirs_exist_ok=True)
+        return Path(folder)
 
     def push_to_hub(self, name, *, private=True, token=None):
         """Upload the model to the Hugging Face hub; `GenreClassifier.load(name)` brings it back.
@@ -264,7 +294,13 @@ class GenreClassifier:
 
     def judge_pictures(self, pictures):
         """Probabilities [shape=(n, n_genres)] and strangeness [shape=(n,)] of some pictures."""
-        return self.judge(np.stack(pictures).astype(np.float32) / 255)
+        try:
+            judged = self.judge(np.stack(pictures).astype(np.float32) / 255)
+        except RuntimeError as error:  # of torch; ONNX Runtime's own derive from it
+            raise damaged(self.folder, error) from error
+        if not all(np.isfinite(part).all() for part in judged):
+            raise damaged(self.folder, "it gives probabilities that are not finite")
+        return judged
 
     def judge_windows(self, windows):
         """Judge the windows of `pictures`, some at a time.
@@ -307,8 +343,8 @@ def _caveats(config):
     return caveats
 
 
-def _find_folder(model):
-    """The folder of a model: on the disk, or downloaded from the hub."""
+def _find_folder(model, network):
+    """The folder of a model: on the disk, or downloaded from the hub with its file `network`."""
     if not str(model).startswith(HUB):  # so a folder that is missing is no stranger's repository
         return Path(model)
     try:
@@ -318,10 +354,13 @@ def _find_folder(model):
             f"{model} is on the Hugging Face hub, and huggingface_hub, which fetches it, is not "
             "installed: pip install huggingface_hub"
         ) from None
+    name, _, revision = str(model).removeprefix(HUB).partition("@")
     try:
         # Never the pickle: nothing from the network shall run code here.
-        name = str(model).removeprefix(HUB)
-        return Path(snapshot_download(name, ignore_patterns=["*.pkl"]))
+        folder = snapshot_download(
+            name, revision=revision or None, allow_patterns=[CONFIG, network]
+        )
+        return Path(folder)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{model} cannot be fetched from the Hugging Face hub ({type(error).__name__}: "
@@ -334,7 +373,7 @@ def _judge_by_torch(folder, config, device):
     try:
         import safetensors
         import torch
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         from .networks import ArchitectureError, PictureClassifier, build_network
     except ImportError as error:
@@ -343,12 +382,10 @@ def _judge_by_torch(folder, config, device):
             "requirements.txt names, or use its model.onnx: pip install onnxruntime"
         ) from None
 
-    weights = folder / WEIGHTS
-    if not weights.exists():
-        raise ModelError(f"{folder.name} has no model.safetensors. Export the learner again.")
+    weights = read_checked(folder, config, WEIGHTS)
     try:
         network = build_network(config["architecture"], len(config["genres"]), config["body"])
-        network.load_state_dict(load_file(weights))
+        network.load_state_dict(load(weights))
         network = PictureClassifier(network, **config["normalisation"]).eval()
     except (safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError,
             TypeError) as error:  # fmt: skip
@@ -378,26 +415,32 @@ def _judge_by_onnx(folder, config, *, device="cpu", threads=0):
         raise ModelError(
             "ONNX Runtime is not installed: pip install onnxruntime, or load with backend='torch'."
         ) from None
-    file = folder / ONNX
-    if not file.exists():
-        raise ModelError(f"{folder.name} has no model.onnx. Export the learner again.")
+    # As bytes: a file could name other files, which ONNX Runtime would read.
+    content = read_checked(folder, config, ONNX)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     providers = _onnx_providers(onnxruntime, device)
     try:
-        session = onnxruntime.InferenceSession(file, options, providers=providers)
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # it has exceptions of its own for every kind of damage
         raise damaged(folder, error) from error
     if device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
         # Without a driver, ONNX Runtime goes on there by itself.
         raise _no_onnx_device(device)
-    known = session.get_outputs()[0].shape[-1]
-    if known != len(config["genres"]):
-        raise ModelError(
-            f"The model in {folder.name} is damaged: model.onnx knows {known} genres, config.json "
-            f"names {len(config['genres'])}. Copy the whole folder again."
-        )
+    _check_onnx(folder, config, session)
     return lambda pictures: session.run(None, {"pictures": pictures})
+
+
+def _check_onnx(folder, config, session):
+    """Raise `ModelError` unless a network takes and gives what its config describes."""
+    settings, n_genres = MelSettings(**config["mel_settings"]), len(config["genres"])
+    expected = {
+        "pictures": [settings.n_mels, settings.columns], "probabilities": [n_genres],
+        "strangeness": [],
+    }  # fmt: skip
+    found = {port.name: port.shape[1:] for port in session.get_inputs() + session.get_outputs()}
+    if found != expected:
+        raise damaged(folder, f"model.onnx has {found}, and config.json describes {expected}")
 
 
 def _onnx_providers(onnxruntime, device):

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .files import CONTROL, escape_control
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes the [app] of melgenre[app] for its own markup
 )
 SOME_FAILED = 3
-MODEL_HELP = "A folder that was exported, or hf:owner/name on the Hugging Face hub."
+MODEL_HELP = "A folder that was exported, or hf:owner/name[@revision] on the Hugging Face hub."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
@@ -79,13 +80,14 @@ def predict(
         if as_json:
             line = {"song": row["song"], "genre": row["genre"], "probabilities": chances,
                     "caveats": classifier.caveats}  # fmt: skip
-            print(json.dumps(line, ensure_ascii=False))
+            text = json.dumps(line, ensure_ascii=False)
+            print(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
         else:
             chance = "" if row["genre"] == UNSURE else f"{max(chances.values()):.0%}"
-            print(f"{row['genre']:12} {chance:>5}  {row['song']}")
+            print(escape_control(f"{row['genre']:12} {chance:>5}  {row['song']}"))
     failed += table.loc[broken, "error"].tolist()
     for sentence in [*failed, *classifier.caveats]:
-        typer.echo(sentence, err=True)
+        typer.echo(escape_control(sentence), err=True)
     if broken.all():  # of no song as well
         raise typer.Exit(1)
     if failed:
@@ -137,11 +139,13 @@ def train(
     from .export import export_learner
     from .learner import RECIPES, describe_training, fit, genre_learner, picture_dataloaders
     from .melspectrogram import extract_melspectrograms
+    from .model_folder import check_replaceable
     from .splits import protocols_for
 
     with _sentences():
         if recipe not in RECIPES:
             raise ValueError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
+        check_replaceable(out)  # before hours of training
         tracks = load_collection(folder, progress=not quiet)
         pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
         tracks = extract_melspectrograms(tracks, pictures, progress=not quiet)
@@ -203,5 +207,6 @@ def _sentences():
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        typer.echo(str(error), err=True)
+        lines = str(error).splitlines()
+        typer.echo("\n".join(map(escape_control, lines)), err=True)
         raise typer.Exit(1) from error

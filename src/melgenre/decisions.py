@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .files import atomic_write
+from .files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
 
 VERDICTS = ("fine", "mislabelled", "broken", "duplicate")
 """What a clip can be called: kept as it is, or one of three faults."""
@@ -38,10 +38,10 @@ def load_decisions(file):
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS, dtype=str)
     try:
-        decisions = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except ValueError as error:
+        decisions = pd.read_csv(file, dtype=str, keep_default_na=False).map(spreadsheet_plain)
+    except (ValueError, OSError) as error:
         raise DecisionError(
-            f"{file.name} is no table ({error}). Mend it, or move it away."
+            f"{file.name} cannot be read as a table ({error}). Correct it, or move it away."
         ) from error
     if list(decisions.columns) != COLUMNS or not decisions["decision"].isin(VERDICTS).all():
         raise DecisionError(
@@ -76,16 +76,18 @@ def keep_decision(file, track_id, genre, decision, *, correct_genre="", comment=
     """
     if decision not in (None, *VERDICTS):
         raise DecisionError(f"{decision!r} is no decision. Say one of {', '.join(VERDICTS)}.")
-    # Read anew: another notebook may have written to the file meanwhile.
-    decisions = load_decisions(file)
-    decisions = decisions[decisions["track_id"] != track_id]
-    if decision:
-        row = dict(zip(COLUMNS, (track_id, genre, decision, correct_genre, comment), strict=True))
-        decisions = pd.concat([decisions, pd.DataFrame([row])], ignore_index=True)
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as unfinished:
-        decisions.to_csv(unfinished, index=False)
+    sweep(file.parent)
+    with locked(file):  # another notebook may write to it at the same time
+        decisions = load_decisions(file)
+        decisions = decisions[decisions["track_id"] != track_id]
+        if decision:
+            values = (track_id, genre, decision, correct_genre, comment)
+            row = pd.DataFrame([dict(zip(COLUMNS, values, strict=True))])
+            decisions = pd.concat([decisions, row], ignore_index=True)
+        with atomic_write(file) as part:
+            decisions.map(spreadsheet_safe).to_csv(part, index=False)
     return decisions
 
 

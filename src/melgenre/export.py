@@ -1,7 +1,7 @@
 """A trained learner -> the folder that is a model, in the Hugging Face hub's conventions."""
 
 import copy
-import json
+import io
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from .files import atomic_folder, spreadsheet_plain, spreadsheet_safe, sweep
 from .frozen import body_features, feature_folder
 from .learner import RECIPES
 from .melspectrogram import MelSettings
@@ -30,7 +31,12 @@ from .model_folder import (
     SPLIT,
     WEIGHTS,
     ModelError,
+    check_replaceable,
+    copy_others,
+    damaged,
+    read_checked,
     read_config,
+    write_config,
 )
 from .networks import IMAGENET_MEAN, IMAGENET_STD, PictureClassifier, judge_features
 
@@ -41,13 +47,14 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
     `learner.pkl` is for fastai's `load_learner`; `model.safetensors` and `config.json` rebuild
     the network without unpickling anything, and `model.onnx` runs without torch: see
     `melgenre.classifier`. `README.md` is the model card. What is exported is a calibrated copy on
-    the CPU; the learner stays as it is, where it is.
+    the CPU; the learner stays as it is, where it is. A model that is already in the folder is
+    replaced when all files of the new one are written.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
     folder : str or Path
-        Made where it is missing.
+        New, or of a model that is replaced; other files in it are kept.
     training : dict
         Of `melgenre.learner.describe_training`.
     result : dict
@@ -61,11 +68,18 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    ModelError
+        If the folder exists and is not a model's, or if the network has weights that are not
+        finite.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_replaceable(folder)
     calibration = calibrate(learn)
     model = calibrated_copy(learn.model, calibration["temperature"])
+    _check_finite(model)
     config = {
         "format_version": FORMAT_VERSION,
         "architecture": learn.architecture,
@@ -77,16 +91,21 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
         "training": training,
         "result": result,
     }
-    with _learner_of(learn, model):
-        learn.export(folder.resolve() / LEARNER)
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS)
-    _export_onnx(model, config, folder / ONNX)
-    split = _split_of(learn, predictions)
-    if split is not None:
-        split.to_csv(folder / SPLIT, index=False)
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / CONFIG).write_text(text, encoding="utf-8")
-    (folder / CARD).write_text(model_card(config, predictions), encoding="utf-8")
+    sweep(folder.parent)
+    with atomic_folder(folder) as part:
+        copy_others(folder, part)
+        with _learner_of(learn, model):
+            learn.export(part.resolve() / LEARNER)
+        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, part / WEIGHTS)
+        _export_onnx(model, config, part / ONNX)
+        split = _split_of(learn, predictions)
+        if split is not None:
+            split.map(spreadsheet_safe).to_csv(part / SPLIT, index=False)
+        (part / CARD).write_text(model_card(config, predictions), encoding="utf-8")
+        for file in (LEARNER, WEIGHTS, ONNX):
+            (part / file).chmod((part / CARD).stat().st_mode)  # some writers take others' away
+        write_config(part, config)
     return folder
 
 
@@ -132,6 +151,14 @@ def calibrate(learn):
         "strangest": strangest if len(items) >= FEWEST_CLIPS else None,
         "tracks": len(items),
     }
+
+
+def _check_finite(model):
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise ModelError(
+            "The network has weights that are not finite: its training diverged. Train it again "
+            "with a smaller learning rate."
+        )
 
 
 def calibrated_copy(model, temperature):
@@ -192,7 +219,11 @@ def load_split(folder, tracks):
             f"{Path(folder).name} has no {SPLIT}, which names the tracks it learned from. Export "
             "the learner again."
         )
-    known = pd.read_csv(file, dtype=str).set_index("track_id")["split"]
+    try:
+        known = pd.read_csv(file, dtype=str, keep_default_na=False).map(spreadsheet_plain)
+        known = known.set_index("track_id")["split"]
+    except (ValueError, KeyError, OSError) as error:
+        raise damaged(file.parent, f"{SPLIT} cannot be read ({_cause(error)})") from error
     split = tracks["track_id"].map(known)
     if split.isna().all():
         print("The model learned from none of these tracks: all of them are new to it.")
@@ -267,10 +298,11 @@ def load_exported(folder, *, device="cpu"):
             "Run notebook 04 (resnet34) or 05 (resnet50) first; on Colab, with the same Drive."
         )
     config = read_config(folder)
+    pickled = io.BytesIO(read_checked(folder, config, LEARNER))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="load_learner")  # said in the docstring
         try:
-            learn = load_learner(folder / LEARNER)
+            learn = load_learner(pickled)
         except Exception as error:  # a pickle of other versions fails in as many ways as there are
             made = config["training"].get("versions", {})
             raise ModelError(

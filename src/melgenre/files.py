@@ -8,6 +8,7 @@ import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MARK = ".melgenre-"
 """Begins the names of temporary files and locks. They are short: a name has 255 bytes at most."""
 
@@ -84,18 +85,24 @@ def _restore(path):
 def locked(path):
     """Keep other threads and processes from changing `path` during the block.
 
-    Where the file system has no locks, or the folder is read-only, the block runs without one.
+    A second process waits, and prints that it does. Where the file system has no locks, or the
+    folder is read-only, the block runs without one.
 
     Parameters
     ----------
     path : str or Path
         A file or folder, which need not exist, in a folder that does.
     """
-    from filelock import FileLock  # here alone: prediction by ONNX Runtime does not need it
+    from filelock import FileLock, Timeout  # here alone: a single prediction does not need it
 
-    lock = FileLock(_beside(Path(path), ".lock"))
+    path = Path(path)
+    lock = FileLock(_beside(path, ".lock"))
     with suppress(OSError):
-        lock.acquire()
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:  # an OSError, too
+            print(f"Waiting for another process that writes {printable(path.name)}.", flush=True)
+            lock.acquire()
     try:
         yield
     finally:
@@ -103,7 +110,7 @@ def locked(path):
 
 
 def sweep(folder):
-    """Delete the temporary files and folders that killed processes left anywhere in `folder`.
+    """Delete the temporary files and folders that killed processes left directly in `folder`.
 
     Those of processes that still run are kept.
 
@@ -111,7 +118,7 @@ def sweep(folder):
     ----------
     folder : str or Path
     """
-    for part in list(Path(folder).rglob(f"{MARK}*.part")):
+    for part in list(Path(folder).glob(f"{MARK}*.part")):
         held = _hold(part)
         if held is not None:
             shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
@@ -185,13 +192,45 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]
 
 
 def path_text(path):
-    """A path as text that can be written to a file: bytes that are not UTF-8 become `\\xe9`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as text that can be written to a file: bytes that are not UTF-8 become `\\xe9`.
+
+    Two paths never become the same text: a backslash that is part of a name is doubled.
+    """
+    text = os.fsencode(path)
+    if os.sep == "/":
+        text = text.replace(b"\\", b"\\\\")
+    return text.decode("utf-8", "backslashreplace")
+
+
+def escape_control(text):
+    """A text for a terminal: characters that a terminal would obey become `\\x1b` or `\\u202e`."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def printable(path):
     """A path as text that can be printed: as `path_text`, with control characters escaped too."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), path_text(path))
+    return escape_control(path_text(path))
+
+
+def spreadsheet_safe(cell):
+    """A cell of a CSV as it is written: a text that a spreadsheet would run gets a quote in front.
+
+    Parameters
+    ----------
+    cell : object
+        Everything but text is returned as it is.
+
+    Returns
+    -------
+    object
+    """
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+
+def spreadsheet_plain(cell):
+    """The inverse of `spreadsheet_safe`."""
+    safe = isinstance(cell, str) and cell.startswith("'") and FORMULA.match(cell)
+    return cell[1:] if safe else cell
 
 
 def names_below(paths):

@@ -3,17 +3,21 @@
 It ties `export`, which writes it, to `classifier`, which reads it; neither imports the other.
 """
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
-from .files import printable
+from .files import printable, restore
 from .melspectrogram import MelSettings
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
 CONFIG, CARD = "config.json", "README.md"
 SPLIT = "split.csv"
 """Which tracks the model learned from (`train`), and which it did not (`valid`, `test`)."""
+CHECKED = (LEARNER, WEIGHTS, ONNX, SPLIT)
+"""Files whose SHA-256 is in `config.json`, and is compared when they are read."""
 PRIVATE = (LEARNER, SPLIT)
 """What stays on this machine: a pickle can run code, and the names of tracks are their owner's."""
 
@@ -36,7 +40,7 @@ def read_config(folder):
     -------
     dict
         `architecture`, `body`, `genres`, `mel_settings`, `normalisation`, `calibration`,
-        `training`, `result`.
+        `training`, `result`; `sha256` of the folder's files and of the config itself.
 
     Raises
     ------
@@ -44,6 +48,7 @@ def read_config(folder):
         If it is missing, damaged, or was written by a newer melgenre.
     """
     folder = Path(folder)
+    restore(folder)
     file = folder / CONFIG
     if not file.exists():
         found = "it has no config.json" if folder.is_dir() else "there is no such folder"
@@ -66,8 +71,127 @@ def read_config(folder):
             f"{folder.name} is of format {version}, and this melgenre reads up to "
             f"{FORMAT_VERSION}. Update melgenre."
         )
-    # Format 1 knew no other body, and formats 1 and 2 no calibration.
+    if version == FORMAT_VERSION and config.get("sha256", {}).get(CONFIG) != _digest(config):
+        raise ModelError(
+            f"{folder.name}/config.json is damaged: it was changed after the export. Copy the "
+            "whole folder again, or export the learner again."
+        )
+    # Format 1 knew no other body, formats 1 and 2 no calibration, 1 to 3 no checksums.
     return {"body": "whole", "calibration": {"temperature": 1.0, "strangest": None}, **config}
+
+
+def write_config(folder, config):
+    """Write `config.json` with the checksums of the other files in the folder, and its own.
+
+    Parameters
+    ----------
+    folder : str or Path
+        With the other files of the model.
+    config : dict
+        As of `read_config`, without `sha256`.
+    """
+    files = {name: Path(folder, name) for name in CHECKED}
+    sums = {name: _sha256(file.read_bytes()) for name, file in files.items() if file.exists()}
+    config = {**config, "sha256": sums}
+    config["sha256"] |= {CONFIG: _digest(config)}
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    Path(folder, CONFIG).write_text(text, encoding="utf-8")
+
+
+def read_checked(folder, config, name):
+    """The content of a model's file, if it is what was exported.
+
+    Parameters
+    ----------
+    folder : str or Path
+    config : dict
+        Of `read_config`.
+    name : str
+        One of `CHECKED`.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, or differs from its checksum.
+    """
+    file = Path(folder, name)
+    if not file.exists():
+        raise ModelError(f"{file.parent.name} has no {name}. Export the learner again.")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise damaged(file.parent, f"{name} cannot be read ({error.strerror})") from error
+    # Models of formats 1 to 3 have no checksums.
+    if "sha256" in config and config["sha256"].get(name) != _sha256(content):
+        raise damaged(
+            file.parent, f"{name} is not the file that was exported with this config.json"
+        )
+    return content
+
+
+def fingerprint(folder, config):
+    """Twelve characters that differ for any two models.
+
+    Parameters
+    ----------
+    folder : str or Path
+    config : dict
+        Of `read_config`.
+
+    Returns
+    -------
+    str
+    """
+    if "sha256" in config:
+        return config["sha256"][CONFIG][:12]
+    files = [Path(folder, name) for name in (CONFIG, WEIGHTS, ONNX)]
+    return _sha256(b"".join(file.read_bytes() for file in files if file.exists()))[:12]
+
+
+def check_replaceable(folder):
+    """Raise `ModelError` if a folder holds files, but no model: they would not be a model's.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where a model is about to be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and _is_model_or_empty(folder)):
+        raise ModelError(
+            f"{printable(folder)} exists and is not a model's folder. Name a new folder for the "
+            "model."
+        )
+
+
+def _is_model_or_empty(folder):
+    return (folder / CONFIG).exists() or not any(folder.iterdir())
+
+
+def copy_others(folder, target):
+    """Copy what a user added to a model's folder into the folder that is about to replace it.
+
+    Parameters
+    ----------
+    folder, target : str or Path
+    """
+    if Path(folder).exists():
+        ours = shutil.ignore_patterns(*CHECKED, CONFIG, CARD)
+        shutil.copytree(folder, target, ignore=ours, dirs_exist_ok=True)
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest(config):
+    """Checksum of a config, without that of itself."""
+    sums = {name: digest for name, digest in config.get("sha256", {}).items() if name != CONFIG}
+    return _sha256(json.dumps({**config, "sha256": sums}, sort_keys=True).encode())
 
 
 def damaged(folder, error):

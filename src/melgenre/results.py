@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+import warnings
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +15,17 @@ import pandas as pd
 from . import __version__
 from .collection import gtzan_facts, project_folder
 from .evaluation import accuracy_interval
+from .files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
+
+RESULTS = "results.jsonl"
+ROUNDING = 1e-4  # of an accuracy in a line
 
 SEED_OF = ["collection", "model", "protocol"]
 """What the seeds of one figure have in common."""
+
+
+class ResultsError(ValueError):
+    """A results file that is missing or damaged; the message says what to do."""
 
 
 def results_folder():
@@ -34,7 +43,10 @@ def results_folder():
 
 
 def record_result(folder, training, result, predictions):
-    """Append a run to `<folder>/results.jsonl`, and write its predictions beside it.
+    """Write a run's line into `<folder>/results.jsonl`, and its predictions into a file beside it.
+
+    A line of the same collection, protocol, model and seed is replaced. The predictions are
+    written first: a process killed in between leaves at worst a line that `load_results` refuses.
 
     Parameters
     ----------
@@ -48,16 +60,48 @@ def record_result(folder, training, result, predictions):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     named = (training["collection"], result["protocol"], training["model"], str(training["seed"]))
-    name = re.sub(r"[^\w.-]+", "-", "_".join(named))
+    name = re.sub(r"[^\w.-]+", "-", "_".join(named)) + ".csv"
     line = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **training, **result, "commit": git_commit(), "predictions": f"{name}.csv",
+        **training, **result, "commit": git_commit(), "predictions": name,
     }  # fmt: skip
-    with (folder / "results.jsonl").open("a") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
     kept = ["track_id", "genre", "predicted", *(c for c in predictions if c.startswith("p_"))]
-    predictions[kept].round(3).to_csv(folder / f"{name}.csv", index=False)
+    file = folder / RESULTS
+    with locked(file):
+        with atomic_write(folder / name) as part:
+            predictions[kept].round(3).map(spreadsheet_safe).to_csv(part, index=False)
+        runs = {run["predictions"]: run for run in _read_lines(file)} | {name: line}
+        with atomic_write(file) as part:
+            lines = [json.dumps(run, ensure_ascii=False) + "\n" for run in runs.values()]
+            part.write_text("".join(lines), encoding="utf-8")
+
+
+def _read_lines(file):
+    """The runs of a results file, as they are written; none if there is no file."""
+    if not file.exists():
+        return []
+    lines = file.read_bytes().splitlines()
+    runs = []
+    for number, line in enumerate(lines, 1):
+        try:
+            run = json.loads(line)
+            if not isinstance(run, dict) or not isinstance(run["predictions"], str):
+                raise ValueError("it is not a run")
+            runs.append(run)
+        except (ValueError, KeyError, RecursionError) as error:
+            if number < len(lines):
+                raise ResultsError(
+                    f"Line {number} of {file.name} is damaged ({error!r}). Delete that line, and "
+                    "run its model again."
+                ) from error
+            warnings.warn(
+                f"The last line of {file.name} is incomplete and was skipped: a run was "
+                "interrupted while it was written. Run it again.",
+                stacklevel=3,
+            )
+    return runs
 
 
 def git_commit():
@@ -84,7 +128,9 @@ def package_versions():
 
 
 def load_results(folder):
-    """Every run of a results file; of runs repeated with the same seed, the last.
+    """The runs of a results file.
+
+    A run whose predictions are missing or do not give its accuracy is left out, with a warning.
 
     Parameters
     ----------
@@ -94,10 +140,57 @@ def load_results(folder):
     -------
     pd.DataFrame
         A row a run, with the columns of its line.
+
+    Raises
+    ------
+    ResultsError
+        If there is no results file, or if a line other than the last is damaged.
     """
-    lines = (Path(folder) / "results.jsonl").read_text().splitlines()
-    runs = pd.DataFrame([json.loads(line) for line in lines])
-    return runs.drop_duplicates([*SEED_OF, "seed"], keep="last").reset_index(drop=True)
+    file = Path(folder) / RESULTS
+    if not file.exists():
+        raise ResultsError(
+            f"No {RESULTS} in {file.parent.name!r}: notebooks 04 and 05 and `make results` write "
+            "one."
+        )
+    runs, wrong = [], {}
+    for run in _read_lines(file):
+        problem = _problem(file.parent, run)
+        if problem:
+            wrong[run["predictions"]] = problem
+        else:
+            runs.append(run)
+    if wrong:
+        listed = "; ".join(f"{name}: {problem}" for name, problem in wrong.items())
+        warnings.warn(f"{len(wrong)} runs are left out ({listed}). Run them again.", stacklevel=2)
+    return pd.DataFrame(runs, columns=None if runs else [*SEED_OF, "seed"])
+
+
+def _problem(folder, run):
+    """Why a run cannot be trusted, in a few words; None if its predictions give its accuracy."""
+    try:
+        predictions = _read_predictions(folder, run["predictions"])
+        accuracy = (predictions["genre"] == predictions["predicted"]).mean()
+        recorded = float(run["accuracy"])
+        missing = {*SEED_OF, "seed"} - run.keys()
+    except FileNotFoundError:
+        return "its predictions are missing"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its predictions are damaged"
+    if missing:
+        return f"its line has no {', '.join(sorted(missing))}"
+    if not abs(accuracy - recorded) <= ROUNDING:
+        return f"its predictions give {accuracy:.2%}, not {recorded:.2%}"
+    return None
+
+
+def _read_predictions(folder, name):
+    if Path(name).name != name:  # a results file from elsewhere must not name files of this machine
+        raise ValueError(f"{name} is not a file beside the results")
+    # A genre may be named "None" or "NA", which pandas would take for a missing value.
+    predictions = pd.read_csv(Path(folder) / name, dtype={"track_id": str}, keep_default_na=False)
+    probabilities = [column for column in predictions if column.startswith("p_")]
+    predictions[probabilities] = predictions[probabilities].apply(pd.to_numeric)
+    return predictions.map(spreadsheet_plain)
 
 
 def load_predictions(folder, runs):
@@ -115,7 +208,7 @@ def load_predictions(folder, runs):
         `track_id`, `genre`, `predicted`, `p_<genre>`, `seed`, `artist_id`.
     """
     tables = [
-        pd.read_csv(Path(folder) / run.predictions).assign(seed=run.seed)
+        _read_predictions(folder, run.predictions).assign(seed=run.seed)
         for run in runs.itertuples()
     ]
     artists = gtzan_facts()[["track_id", "artist_id"]]

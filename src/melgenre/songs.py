@@ -3,13 +3,27 @@
 import csv
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from .audio import AUDIO_SUFFIXES, AudioError
-from .files import atomic_write, path_text, printable, walk
+from .files import (
+    atomic_write,
+    escape_control,
+    locked,
+    path_text,
+    printable,
+    spreadsheet_plain,
+    spreadsheet_safe,
+    sweep,
+    walk,
+)
+from .model_folder import ModelError
+
+LAST_COLUMNS = ["strangeness", "error", "modified", "model"]
 
 
 def find_songs(folder):
@@ -45,9 +59,9 @@ def find_songs(folder):
 def classify_folder(classifier, folder, file=None, *, progress=True):
     """The genre of every song of a folder.
 
-    Songs are judged side by side, one on each core. Each answer is written to the CSV at
-    once, so a run that was broken off goes on where it stopped; a song that has changed since is
-    asked about again.
+    Songs are classified side by side, one on each core. Each answer is written to the CSV at once,
+    so an interrupted run resumes; a song that has changed since is classified again. A CSV of
+    another model is started anew.
 
     Parameters
     ----------
@@ -63,82 +77,125 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
     -------
     pd.DataFrame
         A row a song: `song` (below the folder), `genre` (or "unsure"; empty if it cannot be used),
-        `p_<genre>`, `strangeness`, `error` (the sentence that says why), `modified`.
+        `p_<genre>`, `strangeness`, `error` (the sentence that says why), `modified` (time and size
+        of the file), `model` (the fingerprint of the model).
 
     Raises
     ------
     FileNotFoundError
         If there is no sound.
+    ValueError
+        If the file exists and is no such table.
     """
     listed = isinstance(folder, (list, tuple))
     songs = [Path(song) for song in folder] if listed else find_songs(folder)
     names = [path_text(song if listed else song.relative_to(folder)) for song in songs]
-    columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres)]
-    columns += ["strangeness", "error", "modified"]
-    known = _known(file, columns)
-    todo = [
-        (name, song)
-        for name, song in zip(names, songs, strict=True)
-        if known.get(name, {}).get("modified") != _modified(song)
-    ]
-    known = {name: row for name, row in known.items() if name not in dict(todo)}
-    rows = _ask(classifier, todo)
-    bar = tqdm(rows, total=len(todo), desc="songs", unit=" songs", disable=not progress)
-    if file is None:
-        known.update((row["song"], row) for row in bar)
-    else:
-        # Written anew first: a run that was killed may have left half a line at the end.
-        with atomic_write(file) as whole, whole.open("w", newline="", encoding="utf-8") as opened:
-            table = csv.DictWriter(opened, columns)
-            table.writeheader()
-            table.writerows(known.values())
-        with Path(file).open("a", newline="", encoding="utf-8") as opened:
-            table = csv.DictWriter(opened, columns)
-            for row in bar:
-                table.writerow(row)
-                opened.flush()
-                known[row["song"]] = row
-    result = pd.DataFrame([known[name] for name in names if name in known], columns=columns)
+    columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres), *LAST_COLUMNS]
+    todo = dict(zip(names, songs, strict=True))
+    with nullcontext() if file is None else locked(file):
+        rows = {} if file is None else _known(Path(file), columns, classifier.fingerprint)
+        unchanged = [
+            name for name in todo if rows.get(name, {}).get("modified") == _modified(todo[name])
+        ]
+        for name in unchanged:
+            del todo[name]
+        rows = {name: row for name, row in rows.items() if name not in todo}
+        new = _classify_all(classifier, todo)
+        bar = tqdm(new, total=len(todo), desc="songs", unit=" songs", disable=not progress)
+        if file is None:
+            rows.update((row["song"], row) for row in bar)
+        else:
+            rows = _write(Path(file), columns, rows, bar, names)
+    result = pd.DataFrame([rows[name] for name in names], columns=columns)
     numbers = [column for column in columns if column.startswith("p_")] + ["strangeness"]
     result[numbers] = result[numbers].apply(pd.to_numeric)
     return result.fillna({"genre": "", "error": ""})
 
 
-def _known(file, columns):
-    """Rows of a CSV written earlier, by song; of a song asked about twice, the last."""
-    if file is None or not Path(file).exists():
+def _write(file, columns, rows, new, names):
+    """Append each new row to the CSV when it comes; at the end, bring all into the songs' order."""
+    sweep(file.parent)
+    _write_whole(file, columns, rows.values())  # without what a killed run left of its last line
+    with file.open("a", newline="", encoding="utf-8") as opened:
+        table = csv.DictWriter(opened, columns)
+        for row in new:
+            table.writerow({name: spreadsheet_safe(cell) for name, cell in row.items()})
+            opened.flush()
+            rows[row["song"]] = row
+    others = {name: row for name, row in rows.items() if name not in set(names)}
+    _write_whole(file, columns, [*others.values(), *(rows[name] for name in dict.fromkeys(names))])
+    return rows
+
+
+def _write_whole(file, columns, rows):
+    with atomic_write(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
+        table = csv.DictWriter(opened, columns)
+        table.writeheader()
+        for row in rows:
+            table.writerow({name: spreadsheet_safe(cell) for name, cell in row.items()})
+
+
+def _known(file, columns, model):
+    """Rows that this model wrote into a CSV earlier, by song."""
+    if not file.exists():
         return {}
-    with Path(file).open(newline="", encoding="utf-8") as opened:
-        table = csv.DictReader(opened)
-        if table.fieldnames != columns:
-            raise ValueError(
-                f"{Path(file).name} is no table of this model's answers. Name another file."
-            )
-        return {row["song"]: row for row in table if row["modified"]}  # but half a line
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            table = csv.DictReader(opened)
+            # Before there were fingerprints, the columns ended one earlier.
+            if (
+                table.fieldnames is None
+                or table.fieldnames[:2] != columns[:2]
+                or not (
+                    table.fieldnames[-len(LAST_COLUMNS) :] == LAST_COLUMNS
+                    or table.fieldnames[-len(LAST_COLUMNS) + 1 :] == LAST_COLUMNS[:-1]
+                )
+            ):
+                raise ValueError("it has other columns")
+            rows = [{name: spreadsheet_plain(cell) for name, cell in row.items()} for row in table]
+            found = table.fieldnames
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{printable(file.name)} is not a table of genres ({error}). Name another file."
+        ) from error
+    # A killed run may have left a part of a line at the end.
+    whole = [row for row in rows if None not in row.values() and None not in row]
+    if found != columns or any(row["model"] != model for row in whole):
+        print(f"{printable(file.name)} was written with another model and is started anew.")
+        return {}
+    return {row["song"]: row for row in whole}
 
 
 def _modified(song):
-    """When the file was changed last, as text; empty if it is gone."""
+    """When the file was changed last, and its size, as text; empty if it is gone."""
     try:
-        return str(song.stat().st_mtime_ns)
-    except OSError:
+        status = song.stat()
+    except (OSError, ValueError):
         return ""
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
-def _ask(classifier, todo):
+def _classify_all(classifier, songs):
     """A row for each song, in their order; each has a core to itself, and one alone has all."""
-    if len(todo) > 1:
+    if len(songs) > 1:
         classifier = classifier.on_one_core()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda one: _answer(classifier, *one), todo)
+        yield from pool.map(lambda one: _classify(classifier, *one), songs.items())
 
 
-def _answer(classifier, name, song):
+def _classify(classifier, name, song):
     """The row of one song: its genre, or the sentence that says why there is none."""
-    row = {"song": name, "error": "", "modified": _modified(song)}
+    row = {"song": name, "error": "", "modified": _modified(song), "model": classifier.fingerprint}
     try:
         answer = classifier.predict(song)
     except AudioError as error:
-        return row | {"error": f"{name}: {error.reason}"}
+        return row | {"error": f"{escape_control(name)}: {error.reason}"}
+    except ModelError:
+        raise
+    except Exception as error:  # one recording never ends a folder
+        reason = (
+            f"cannot be classified ({type(error).__name__}). Convert it to wav, or leave it out."
+        )
+        return row | {"error": f"{escape_control(name)}: {reason}"}
     row |= {"genre": answer.genre, "strangeness": round(answer.strangeness, 3)}
     return row | {f"p_{genre}": round(p, 4) for genre, p in answer.items()}

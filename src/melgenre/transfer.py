@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import safetensors
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from .learner import RECIPES, genre_learner
-from .model_folder import WEIGHTS, ModelError, damaged, read_config
+from .model_folder import WEIGHTS, ModelError, damaged, read_checked, read_config
 
 
 def transfer_learner(dls, folder, *, seed=0):
@@ -45,10 +45,9 @@ def transfer_learner(dls, folder, *, seed=0):
     learn = genre_learner(
         dls, config["architecture"], training["recipe"], pretrained=False, seed=seed
     )
+    weights = read_checked(folder, config, WEIGHTS)
     try:
-        learn.model.load_state_dict(
-            _carry_over(learn, load_file(folder / WEIGHTS), config["genres"])
-        )
+        learn.model.load_state_dict(_carry_over(learn, load(weights), config["genres"]))
     except (OSError, safetensors.SafetensorError, RuntimeError, KeyError) as error:
         raise damaged(folder, error) from error
     learn.train_bn = False  # as with a body from ImageNet: its batch norms stay as they are

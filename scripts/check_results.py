@@ -1,0 +1,73 @@
+"""Compute every committed result again from its predictions, and name each that differs.
+
+python scripts/check_results.py [FOLDER]
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from melgenre.collection import gtzan_facts
+from melgenre.evaluation import score
+from melgenre.results import load_predictions, load_results
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPARED = ("tracks", "accuracy", "interval", "macro_f1", "recall")
+
+
+def differences(folder, run):
+    """What the predictions of a run give otherwise than its line: a dict, empty if all agrees.
+
+    Parameters
+    ----------
+    folder : str or Path
+    run : pd.Series
+        A row of `melgenre.results.load_results`.
+
+    Returns
+    -------
+    dict
+        The quantity -> what the line has, what the predictions give.
+    """
+    again = score(load_predictions(folder, pd.DataFrame([run])), run["protocol"])
+    return {
+        name: (run[name], again[name]) for name in COMPARED if not _same(run[name], again[name])
+    }
+
+
+def _same(recorded, computed):
+    """Equal up to the rounding of bootstrap intervals."""
+    if isinstance(recorded, dict):
+        recorded = {genre: recall for genre, recall in recorded.items() if recall is not None}
+        return recorded == computed
+    if isinstance(recorded, list):
+        return all(abs(a - b) <= 1e-4 for a, b in zip(recorded, computed, strict=True))
+    return recorded == computed
+
+
+def unknown_tracks(folder, run):
+    """Tracks of a run's predictions that GTZAN does not have, or has under another genre."""
+    predictions = load_predictions(folder, pd.DataFrame([run]))
+    known = predictions["track_id"].map(gtzan_facts().set_index("track_id")["genre"])
+    return predictions.loc[known != predictions["genre"], "track_id"].tolist()
+
+
+def main():
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
+    written = len((folder / "results.jsonl").read_text().splitlines())
+    runs = load_results(folder)
+    wrong = written - len(runs)
+    for _, run in runs.iterrows():
+        found = differences(folder, run)
+        if run["collection"] == "gtzan" and unknown_tracks(folder, run):
+            found["tracks not in GTZAN"] = unknown_tracks(folder, run)
+        for name, values in found.items():
+            print(f"{run['predictions']}: {name}: {values}")
+        wrong += bool(found)
+    print(f"{written} results computed again from their predictions, {wrong} differ.")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
