@@ -48,7 +48,8 @@ CHANGES = [
                       {"\ud800": 1}]),
     ("normalisation", [None, [], {}, {"mean": [0] * 3}, {"mean": [0] * 3, "std": [1, 1, 0]},
                        {"mean": [0] * 3, "std": [1, 1, -1]}, {"mean": [0] * 2, "std": [1] * 3},
-                       {"mean": [float("nan")] * 3, "std": [1] * 3}, {"mean": "abc", "std": [1] * 3},
+                       {"mean": [float("nan")] * 3, "std": [1] * 3},
+                       {"mean": "abc", "std": [1] * 3},
                        {"mean": [10**400] * 3, "std": [1] * 3}, {"mean": 1, "std": 1},
                        {"mean": [0] * 3, "std": [float("inf")] * 3}]),
     ("calibration", [None, 1, [], {"temperature": 0}, {"temperature": "1"}, {"strangest": "3"},
@@ -60,7 +61,9 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(
-    "name, value", [(name, value) for name, values in CHANGES for value in values], ids=str
+    "name, value",
+    [(name, value) for name, values in CHANGES for value in values],
+    ids=lambda value: ascii(value)[:40],
 )
 def test_a_value_that_no_model_has_is_told(model, name, value):
     with pytest.raises(ModelError, match="config.json is damaged") as raised:
