@@ -35,6 +35,7 @@ BOUNDS = {
 
 MOST_SAMPLES = 2**26  # of a picture's sound: 25 minutes at 44.1 kHz take 270 MB
 MOST_COLUMNS, MOST_PIXELS = 2**16, 2**24  # of a picture
+MOST_POINTS = 2**27  # of a picture's Fourier transforms: they take seconds
 MOST_WEIGHTS = 2**22  # of the mel filters
 
 
@@ -122,6 +123,7 @@ def checked_settings(values):
         ("samples", settings.samples, MOST_SAMPLES),
         ("columns", settings.columns, MOST_COLUMNS),
         ("pixels", settings.n_mels * settings.columns, MOST_PIXELS),
+        ("points of Fourier transforms", settings.columns * settings.n_fft, MOST_POINTS),
         ("weights in the mel filters", settings.n_mels * (settings.n_fft // 2 + 1), MOST_WEIGHTS),
     ):
         if size > most:
