@@ -307,7 +307,7 @@ class TestMp3WithoutALength:
 FORMATS = [
     ("mp3", None, None), ("ogg", None, "VORBIS"), ("opus", "OGG", "OPUS"), ("flac", None, None),
     ("wav", None, None), ("au", None, None), ("aiff", None, None), ("rf64", "RF64", None),
-    ("w64", None, None),
+    ("w64", None, None), ("be.wav", "WAV", None),
 ]  # fmt: skip
 
 
@@ -321,7 +321,8 @@ def test_what_is_cut_off_is_told_and_what_is_whole_is_read(
     song = tmp_path / f"song.{suffix}"
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 24000)
     format = format or {"au": "AU"}.get(suffix)
-    soundfile.write(song, noise, 24000, format=format, subtype=subtype)
+    endian = "BIG" if suffix == "be.wav" else "FILE"
+    soundfile.write(song, noise, 24000, format=format, subtype=subtype, endian=endian)
     whole = song.read_bytes()
     assert len(load_audio(whole)) / SAMPLE_RATE == pytest.approx(20, abs=0.1)
     for share in (0.2, 0.5, 0.9):

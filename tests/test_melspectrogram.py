@@ -244,7 +244,8 @@ DAMAGED_SETTINGS = [
     '{"hop_length": 0}', '{"hop_length": -1}', '{"hop_length": 32769}', '{"sample_rate": 999}',
     '{"sample_rate": 768001}', '{"duration": NaN}', '{"duration": Infinity}', '{"duration": 0.05}',
     '{"duration": 601}', '{"top_db": 0}', '{"top_db": null}', '{"top_db": [80]}',
-    '{"n_fft": 65536, "hop_length": 100}', '{"n_mels": 1024, "n_fft": 65536}', '{"hop_length": 1}', '{"duration": 600, "hop_length": 200}',
+    '{"n_fft": 65536, "hop_length": 100}',
+    '{"n_mels": 1024, "n_fft": 65536}', '{"hop_length": 1}', '{"duration": 600, "hop_length": 200}',
     '{"duration": 600, "sample_rate": 768000, "hop_length": 32768}', '{"unknown": 1}', "[1]", "1",
     "null", '"text"', "", "{", '{"n_fft": ' + "9" * 5000 + "}", "[" * 100_000, " " * 10_000_001,
 ]  # fmt: skip

@@ -40,7 +40,7 @@ LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 MP3_HEAD = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]")  # of a layer III frame
 MPEG1_KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # of layer III
 MPEG2_KBITS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-SOUNDFILE_HEADS = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"FORM", b"caff")
+SOUNDFILE_HEADS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"FORM", b"caff")
 
 
 class AudioError(ValueError):
@@ -611,7 +611,7 @@ def _announced_bytes(head):
     kind, head, announced = head[:4], head.ljust(28, b"\0"), 0
     if kind == b"RIFF":
         announced = 8 + struct.unpack("<I", head[4:8])[0]
-    elif kind == b"FORM":
+    elif kind in (b"FORM", b"RIFX"):
         announced = 8 + struct.unpack(">I", head[4:8])[0]
     elif kind == b".snd":
         announced = sum(struct.unpack(">II", head[4:12]))
