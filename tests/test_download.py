@@ -11,6 +11,7 @@ import tarfile
 import threading
 import time
 import zipfile
+import zlib
 
 import pytest
 
@@ -310,6 +311,29 @@ def patched_zip(tmp_path, patches, content=b"la" * 999, method=zipfile.ZIP_DEFLA
 )
 def test_a_zip_that_cannot_be_read_is_told(tmp_path, patches, match):
     refused(patched_zip(tmp_path, patches), tmp_path, match)
+
+
+def test_a_zip_that_would_take_gigabytes_of_memory_is_told(tmp_path):
+    archive = tmp_path / "archive"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as opened:
+        opened.writestr("jazz/a.wav", b"la" * 999)
+    whole = bytearray(archive.read_bytes())
+    start = 30 + len("jazz/a.wav") + 5  # the size of LZMA's dictionary
+    assert unpack(archive, tmp_path / "whole").exists()
+    whole[start : start + 4] = b"\xff" * 4
+    archive.write_bytes(whole)
+    refused(archive, tmp_path, "4,294,967,295 bytes of memory")
+
+
+def test_a_tar_xz_that_would_take_gigabytes_of_memory_is_told(tmp_path):
+    with tarfile.open(tmp_path / "archive", "w:xz") as archive:
+        archive.addfile(tarfile.TarInfo("jazz/a.wav"))
+    whole = bytearray((tmp_path / "archive").read_bytes())
+    size = (whole[12] + 1) * 4  # of the block's header, after the stream's 12 bytes
+    whole[16] = 39  # 3 GB
+    whole[12 + size - 4 : 12 + size] = struct.pack("<I", zlib.crc32(whole[12 : 12 + size - 4]))
+    (tmp_path / "archive").write_bytes(whole)
+    refused(tmp_path / "archive", tmp_path, "Memory usage limit")
 
 
 @pytest.mark.parametrize("date", [bytes(4), b"\xff" * 4])

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import shutil
+import struct
 import tarfile
 import time
 import zipfile
@@ -26,10 +27,8 @@ UNPACKED_SUFFIXES = AUDIO_SUFFIXES | {".png", ".csv", ".json"}
 LARGEST_UNPACKED_BYTES = 100 * 2**30
 MOST_MEMBERS = 1_000_000  # of an archive, also of those that stay in it
 LARGEST_READ = 64 * 2**20  # at once from a tar; the header of a long name is far smaller
+LARGEST_DICTIONARY = 2**28  # of LZMA, which takes so much memory; `xz -9` asks for a quarter
 CHUNK = 2**20
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-"""First bytes of a compressed tar, and what reads it."""
-
 RECORD = ".archive.json"
 """Within an unpacked folder: size and time of the archive that it was unpacked from."""
 
@@ -287,8 +286,18 @@ def _zip_members(archive):
         for member in opened.infolist():
             times = partial(_modified, member)
             yield None if member.is_dir() else (
-                member.filename, member.file_size, times, partial(opened.open, member),
+                member.filename, member.file_size, times, partial(_open_in_zip, opened, member),
             )  # fmt: skip
+
+
+def _open_in_zip(opened, member):
+    if member.compress_type == zipfile.ZIP_LZMA:
+        opened.fp.seek(member.header_offset + 26)
+        opened.fp.seek(sum(struct.unpack("<HH", opened.fp.read(4))), os.SEEK_CUR)
+        (size,) = struct.unpack("<5xI", opened.fp.read(9))
+        if size > LARGEST_DICTIONARY:
+            raise zipfile.BadZipFile(f"it would take {size:,} bytes of memory")
+    return opened.open(member)
 
 
 def _modified(member):
@@ -320,6 +329,16 @@ def _opened_tar(path):
     opener = next((opener for first, opener in COMPRESSED.items() if head.startswith(first)), open)
     with opener(path, "rb") as file, tarfile.TarFile(fileobj=_Bounded(file)) as opened:
         yield opened
+
+
+def _open_xz(path, mode):
+    with open(path, mode) as file:
+        lzma.LZMADecompressor(memlimit=LARGEST_DICTIONARY).decompress(file.read(CHUNK), 1)
+    return lzma.open(path, mode)
+
+
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": _open_xz}
+"""First bytes of a compressed tar, and what reads it."""
 
 
 class _Bounded:
