@@ -1,6 +1,7 @@
 """The page in Chromium, from a server of its own: what it answers, refuses and deletes."""
 
 import http.client
+import http.server
 import json
 import os
 import re
@@ -9,18 +10,23 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 from conftest import ROOT
 
-from melgenre.app import judge_recording
+from melgenre.app_worker import judge_recording
 from melgenre.audio import AudioError
 from melgenre.classifier import GenreClassifier
 
@@ -37,37 +43,34 @@ def at_home(event, args):
             print("OUTSIDE", where, flush=True)
             os._exit(3)
 sys.addaudithook(at_home)
-from melgenre.app import serve
-serve(sys.argv[1], port=int(sys.argv[2]), max_minutes=1, max_megabytes=6)
+import json
+from melgenre import app, app_guard
+for name, value in json.loads(sys.argv[4]).items():
+    setattr(app if hasattr(app, name) else app_guard, name, value)
+app.serve(sys.argv[1], port=int(sys.argv[2]), **json.loads(sys.argv[3]))
 """
 
 
-class Server:
-    """A server of the page, and what is on its disk."""
+FORM = {"Content-Type": "multipart/form-data; boundary=for-the-test-alone"}
 
-    def __init__(self, model, folder):
-        self.folder, self.log = folder, folder / "log.txt"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        (folder / "tmp").mkdir()
-        environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT / "src")}
-        environment.pop("GRADIO_TEMP_DIR", None)
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVER, str(model), str(port)],
-                cwd=folder, env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
-        for _ in range(240):
-            if "listens on" in self.log.read_text():
-                return
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.5)
-        raise TimeoutError(self.log.read_text())
 
-    def uploads(self):
-        return [file for file in (self.folder / "tmp").glob("melgenre-*/**/*") if file.is_file()]
+def form(name, content):
+    """The body of an upload."""
+    head = f'Content-Disposition: form-data; name="files"; filename="{name}"'
+    line = b"--for-the-test-alone"
+    return b"\r\n".join([line, head.encode(), b"", content, line + b"--", b""])
+
+
+class Visitor:
+    """What the page asks of a server, and what only an attacker does."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def connect(self):
+        """A bare connection."""
+        port = int(self.address.rsplit(":", 1)[1])
+        return socket.create_connection(("127.0.0.1", port), timeout=60)
 
     def ask(self, path, data=None, **headers):
         """Status and text of a request."""
@@ -87,13 +90,9 @@ class Server:
             connection.endheaders()
             return connection.getresponse().status
 
-    def upload(self, name, content):
+    def upload(self, name, content, **headers):
         """Status and text of an upload, as the page makes it."""
-        boundary = "for-the-test-alone"
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"'
-        body = head.encode() + b"\r\n\r\n" + content + f"\r\n--{boundary}--\r\n".encode()
-        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        return self.ask("/gradio_api/upload", body, **kind)
+        return self.ask("/gradio_api/upload", form(name, content), **FORM, **headers)
 
     def join(self, path):
         """Ask for a file that is said to be uploaded, as the page does: session, status, text."""
@@ -112,38 +111,96 @@ class Server:
         return self.answer(session) if status == 200 else text
 
 
-@pytest.fixture(scope="module")
-def server(exported, tmp_path_factory):
-    server = Server(exported, tmp_path_factory.mktemp("page"))
+class Server(Visitor):
+    """A server of the page, and what is on its disk."""
+
+    def __init__(self, model, folder, *, constants=(), **limits):
+        limits = {"max_minutes": 1, "max_megabytes": 6, **limits}
+        self.folder, self.log = folder, folder / "log.txt"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        super().__init__(f"http://127.0.0.1:{port}")
+        (folder / "tmp").mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT / "src")}
+        environment.pop("GRADIO_TEMP_DIR", None)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVER, str(model), str(port), json.dumps(limits),
+                 json.dumps(dict(constants))],
+                cwd=folder, env=environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        for _ in range(240):
+            if "listens on" in self.log.read_text():
+                return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.5)
+        raise TimeoutError(self.log.read_text())
+
+    def processes(self):
+        """The server and the processes that it has started."""
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
+
+    def worker(self):
+        """The process that classifies."""
+        (worker,) = [p for p in self.processes() if "spawn_main" in " ".join(p.cmdline())]
+        return worker
+
+    def uploads(self):
+        # `Path.rglob` raises an error where a folder goes meanwhile.
+        found = os.walk(self.folder / "tmp")
+        return [Path(folder, name) for folder, _, names in found for name in names]
+
+
+@contextmanager
+def served(model, folder, **settings):
+    """A server for the block; ended by a signal, it leaves no upload and no process behind."""
+    server = Server(model, folder, **settings)
+    processes = server.processes()
     yield server
     assert server.process.poll() is None, server.log.read_text()
     server.process.terminate()
     server.process.wait(20)
-    # Ended by a signal, it leaves no upload behind.
-    assert not list((server.folder / "tmp").glob("melgenre-*"))
+    assert not list((server.folder / "tmp").glob(".melgenre-*"))
+    assert not psutil.wait_procs(processes, timeout=20)[1]
 
 
 @pytest.fixture(scope="module")
-def page(server):
-    """The page in Chromium, which may ask nobody but the server."""
+def server(exported, tmp_path_factory):
+    with served(exported, tmp_path_factory.mktemp("page")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for which the name rebound.example is this machine."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         where = shutil.which("chromium") or shutil.which("google-chrome")
         microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        name = "--host-resolver-rules=MAP rebound.example 127.0.0.1"
         try:
             browser = playwright.chromium.launch(
-                executable_path=where, args=["--no-sandbox", *microphone]
+                executable_path=where, args=["--no-sandbox", name, *microphone]
             )
         except Exception as error:
             pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
-        page = browser.new_page(viewport={"width": 1200, "height": 1400})
-        page.set_default_timeout(60_000)
-        asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(server.address)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(server, browser):
+    """The page in Chromium, which may ask nobody but the server."""
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page.set_default_timeout(60_000)
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.address)
+    yield page
+    page.close()
     ours = (server.address, "blob:" + server.address, "data:")
     assert [url for url in asked if not url.startswith(ours)] == []
     assert errors == []
@@ -320,5 +377,449 @@ def test_a_song_is_decoded_once_and_judged_as_by_the_classifier(exported, write_
     assert len(pictures) == len(timeline) == 3
     with pytest.raises(AudioError, match="longer than 1 min"):
         judge_recording(classifier, song, max_minutes=1)
-    with pytest.raises(AudioError, match="takes too long"):
-        judge_recording(classifier, song, max_seconds=-1)
+
+
+def copied(exported, folder, **changes):
+    """A copy of a model whose config has other parts."""
+    model = Path(shutil.copytree(exported, folder / "model"))
+    config = json.loads((model / "config.json").read_text())
+    for part, change in changes.items():
+        config[part] = {**config[part], **change} if isinstance(change, dict) else change
+    (model / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def test_a_config_brings_no_markup_into_the_page(exported, tmp_path, browser, write_song):
+    script = "<img src=x onerror='window.attacked = 1'>"
+    number = len(json.loads((exported / "config.json").read_text())["genres"])
+    model = copied(
+        exported, tmp_path, genres=[f"{i}{script}" for i in range(number)],
+        training={"collection": script},
+        result={"tracks": script, "accuracy": script, "protocol": script},
+    )  # fmt: skip
+    with served(model, tmp_path) as server, closing(browser.new_page()) as page:
+        page.goto(server.address)
+        page.get_by_text("its accuracy is not known").wait_for()
+        assert script in page.locator("body").inner_text()
+        ask(page, write_song(tmp_path / "song.wav"))
+        assert script in page.locator("#melgenre-answer").inner_text()
+        page.wait_for_timeout(1000)
+        assert page.evaluate("window.attacked") is None
+
+
+def test_a_config_with_texts_for_numbers_is_no_error_of_the_page(exported, tmp_path):
+    model = copied(exported, tmp_path, result={"tracks": "8", "accuracy": "0.5"})
+    with served(model, tmp_path) as server:
+        assert "on 8 test tracks (artists-apart) its accuracy is 50%" in server.ask("/config")[1]
+
+
+def test_a_model_that_cannot_classify_is_refused_at_the_start(exported, tmp_path):
+    model = copied(exported, tmp_path, calibration={"strangest": "much"})
+    with pytest.raises(AssertionError, match="is damaged: it cannot classify silence"):
+        Server(model, tmp_path)
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+SAME_SITE = {"Sec-Fetch-Site": "same-site"}
+OPENED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+
+
+def test_only_its_own_page_asks_a_server(server):
+    own = server.address.removeprefix("http://")
+    port = own.split(":")[1]
+    for name in [own, f"localhost:{port}", "localhost", f"LOCALHOST:{port}", "[::1]:7"]:
+        assert server.ask("/", Host=name)[0] == 200, name
+    for name in ["rebound.example", f"rebound.example:{port}", f"127.0.0.1.example:{port}",
+                 "", "::1", f"127.0.0.1:{port}@rebound.example", f"localhost:{port}:{port}",
+                 "0.0.0.0", "127.0.0.2", "rebound.example:localhost"]:  # fmt: skip
+        assert server.ask("/", Host=name)[0] == 421, name
+        assert server.upload("a.wav", b"sound", Host=name)[0] == 421, name
+    for origin in ["http://rebound.example", "null", f"http://127.0.0.1:{int(port) + 1}", "",
+                   f"http://localhost:{port}", "http://127.0.0.1", "file://",
+                   f"http://{own}@rebound.example", f"ftp://{own}"]:  # fmt: skip
+        assert server.upload("a.wav", b"sound", Origin=origin)[0] == 403, origin
+        assert server.ask("/config", Origin=origin)[0] == 403, origin
+    for headers in [SAME_SITE, {**OPENED, "Sec-Fetch-Dest": "iframe"},
+                    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}]:  # fmt: skip
+        assert server.ask("/", **headers)[0] == 403, headers
+    assert server.ask("/", **OPENED, **{"Sec-Fetch-Dest": "document"})[0] == 200
+    assert server.ask("/config", **OPENED, **{"Sec-Fetch-Dest": "document"})[0] == 403
+    assert server.uploads() == []
+    own_origin = {"Origin": server.address, "Sec-Fetch-Site": "same-origin"}
+    status, text = server.upload("a.wav", b"sound", **own_origin)
+    assert status == 200
+    assert "not readable" in server.judge(json.loads(text)[0])
+    # No header makes the page send its recordings elsewhere.
+    elsewhere = {"X-Forwarded-Host": "rebound.example", "X-Gradio-Server": "http://rebound.example"}
+    for path in ("/", "/config"):
+        assert "rebound.example" not in server.ask(path, **elsewhere)[1]
+
+
+def test_what_a_server_is_called():
+    from melgenre.app_guard import server_names
+
+    def names(*args):
+        return server_names(*args) - {"localhost", "127.0.0.1", "[::1]"}
+
+    own = socket.gethostname().lower()
+    assert names("127.0.0.1") == set()
+    assert names("192.0.2.7") == {"192.0.2.7"}
+    assert names("2001:db8::7") == {"[2001:db8::7]"}
+    assert names("0.0.0.0", ["Music.example"]) == {own, f"{own}.local", "music.example"}
+
+
+ATTACK = """async (address) => {
+  const [form, found] = [new FormData(), {}];
+  form.append("files", new Blob(["sound"]), "a.wav");
+  const frame = document.createElement("iframe");
+  const loaded = new Promise((done) => { frame.onload = done; });
+  frame.src = address;
+  document.body.append(frame);
+  const tries = {
+    read: () => fetch(address + "/config").then((reply) => reply.text()),
+    blind: () => fetch(address + "/config", {mode: "no-cors"}).then((reply) => reply.type),
+    upload: () => fetch(address + "/gradio_api/upload", {method: "POST", body: form}),
+    blindUpload: () =>
+      fetch(address + "/gradio_api/upload", {method: "POST", body: form, mode: "no-cors"}),
+    image: () => new Promise((done, fail) => {
+      const image = new Image();
+      [image.onload, image.onerror] = [done, fail];
+      image.src = address + "/static/img/logo_nosize.svg";
+    }),
+    events: () => new Promise((done, fail) => {
+      const events = new EventSource(address + "/gradio_api/queue/data?session_hash=x");
+      [events.onopen, events.onerror] = [done, () => { events.close(); fail(); }];
+    }),
+    socket: () => new Promise((done, fail) => {
+      const socket = new WebSocket(address.replace("http", "ws") + "/gradio_api/queue/join");
+      [socket.onopen, socket.onerror] = [done, fail];
+    }),
+  };
+  for (const [name, attempt] of Object.entries(tries))
+    found[name] = await attempt().then(() => "done", () => "refused");
+  await loaded;
+  return found;
+}"""
+
+
+def test_another_sites_page_reaches_nothing(server, browser, tmp_path):
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    (tmp_path / "index.html").write_text("<p>Another site</p>")
+    other = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    with closing(other.socket), closing(browser.new_page()) as page:
+        statuses = {}
+        page.on("response", lambda reply: statuses.setdefault(reply.url, reply.status))
+        # To the browser they are other origins of the same site, and other sites.
+        for host in ("127.0.0.1", "localhost", "rebound.example"):
+            page.goto(f"http://{host}:{other.server_port}")
+            found = page.evaluate(ATTACK, server.address)
+            assert set(found.values()) == {"refused"}, (host, found)
+            framed = [frame.url for frame in page.frames if frame != page.main_frame]
+            assert server.address + "/" not in framed
+        reached = {url: status for url, status in statuses.items() if server.address in url}
+        assert set(reached.values()) <= {403}, reached
+        # A name of a stranger that leads here is no name of this server.
+        reply = page.goto(server.address.replace("127.0.0.1", "rebound.example"))
+        assert reply.status == 421
+        # A link to the page is no attack.
+        page.goto(f"http://localhost:{other.server_port}")
+        page.evaluate("address => { location = address; }", server.address)
+        page.get_by_text("Which genre is it?").first.wait_for()
+        other.shutdown()
+    assert server.uploads() == []
+
+
+def test_every_reply_says_what_a_browser_may_do_with_it(server):
+    for path in ("/", "/config", "/nothing", "/gradio_api/upload"):
+        connection = http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)
+        with closing(connection):
+            connection.request("GET", path)
+            headers = connection.getresponse().headers
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "Server" not in headers
+
+
+def at_once(number, function):
+    """What a function returns for each number, from as many threads."""
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(function, range(number)))
+
+
+def patient(ask):
+    """What a call returns, or what a server that has closed the connection brings about."""
+    try:
+        return ask()
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__, ""
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def test_uploads_at_once_take_no_more_room_than_there_is(exported, tmp_path):
+    with served(exported, tmp_path, max_megabytes=1) as server:  # so that 20 MB fit
+        most, done = [0], threading.Event()
+
+        def watch():
+            while not done.is_set():
+                with suppress(FileNotFoundError):
+                    most.append(sum(file.stat().st_size for file in server.uploads()))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        replies = at_once(100, lambda i: server.upload(f"{i}.wav", bytes([i]) * 900_000))
+        done.set()
+        watching.join()
+        statuses = [status for status, _ in replies]
+        assert set(statuses) == {200, 503}, statuses
+        assert max(most) <= 20e6
+        assert 15 <= statuses.count(200) == len(server.uploads()) <= 22
+        for _, text in replies:
+            if text.startswith("["):
+                server.judge(json.loads(text)[0])
+        assert server.uploads() == []
+        # So many small ones are too many as well; those that are answered make room.
+        replies = at_once(120, lambda i: server.upload("a.wav", b"sound"))
+        assert [status for status, _ in replies].count(200) == 100
+        assert len({text for _, text in replies if text.startswith("[")}) == 100
+        server.judge(next(json.loads(text)[0] for _, text in replies if text.startswith("[")))
+        assert server.upload("a.wav", b"sound")[0] == 200
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(server):
+    body = form("a.wav", bytes(1_000_000))
+    head = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        f"{FORM['Content-Type']}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    for _ in range(30):  # more than fit if they were counted on
+        with server.connect() as connection:
+            connection.sendall(head.encode() + body[:500_000])
+            wait_until(server.uploads)
+    wait_until(lambda: not server.uploads())
+    assert not [folder for folder in (server.folder / "tmp").glob(".melgenre-*/*")]
+    for wrong in (body.replace(b"--for-the", b"--not-the"), body[:-9] + bytes(9), b"", body + body,
+                  body.replace(b'; filename="a.wav"', b"").replace(b"form-data", b"")):  # fmt: skip
+        status, text = server.ask("/gradio_api/upload", wrong, **FORM)
+        assert status in (200, 400) and "Traceback" not in text, (status, text)
+        if status == 200:
+            server.judge(json.loads(text)[0])
+    assert server.ask("/gradio_api/upload", body)[0] == 400
+    assert server.uploads() == []
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_an_upload_that_nobody_asks_about_is_deleted(exported, tmp_path):
+    with served(exported, tmp_path, constants={"FORGOTTEN_SECONDS": 1}) as server:
+        assert server.upload("a.wav", b"sound")[0] == 200
+        wait_until(lambda: not server.uploads())
+
+
+def test_a_recording_that_takes_too_long_does_not_hold_the_page(exported, write_song, tmp_path):
+    with soundfile.SoundFile(tmp_path / "zeros.flac", "w", 8000, 1) as file:
+        for _ in range(180):  # minutes
+            file.write(np.zeros(8000 * 60, np.int16))
+    zeros = (tmp_path / "zeros.flac").read_bytes()
+    with served(exported, tmp_path, max_minutes=1e6, max_seconds=3) as server:
+        worker = server.worker()
+        text = server.judge(json.loads(server.upload("zeros.flac", zeros)[1])[0])
+        assert "takes too long to classify" in text
+        assert not worker.is_running()
+        song = write_song(tmp_path / "song.wav").read_bytes()
+        text = server.judge(json.loads(server.upload("song.wav", song)[1])[0])
+        assert "<meter" in text
+        assert server.uploads() == []
+
+
+def test_a_worker_that_crashes_is_replaced(server, write_song, tmp_path):
+    song = write_song(tmp_path / "song.ogg", seconds=58).read_bytes()
+    path = json.loads(server.upload("song.ogg", song)[1])[0]
+    server.worker().suspend()  # so that it is killed in the middle of it
+    session, _, _ = server.join(path)
+    server.worker().kill()
+    assert "cannot be classified: it takes too much memory" in server.answer(session)
+    path = json.loads(server.upload("song.ogg", song)[1])[0]
+    assert "<meter" in server.judge(path)
+    assert server.uploads() == []
+
+
+def test_a_recording_of_hundreds_of_channels_takes_little_memory(server, write_song, tmp_path):
+    wide = write_song(tmp_path / "wide.ogg", seconds=5, channels=255).read_bytes()
+    before = server.worker().memory_info().rss
+    text = server.judge(json.loads(server.upload("wide.ogg", wide)[1])[0])
+    assert "process_completed" in text
+    assert server.worker().memory_info().rss < before + 2e8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is not enforced elsewhere")
+def test_the_memory_of_the_worker_is_limited(tmp_path):
+    program = """
+import numpy as np
+from melgenre import app_worker
+app_worker._limit_memory()
+class Classifier:
+    def pictures(self, recording):
+        return [(0, 1, np.ones(2**28))]
+print(app_worker._answer(Classifier(), "a.wav", "a.wav", 1))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert "takes too much memory" in said
+
+
+QUICK = {"HEAD_SECONDS": 1, "IDLE_SECONDS": 1, "READING_SECONDS": 1, "REPLY_SECONDS": 2,
+         "SLOWEST": 6_000_000, "MOST_CONNECTIONS": 50}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick(exported, tmp_path_factory):
+    """A server that soon loses patience."""
+    folder = tmp_path_factory.mktemp("quick")
+    with served(exported, folder, constants=QUICK) as server:
+        yield server
+
+
+def until_closed(connection, drip=b""):
+    """What a server sends until it closes the connection, while bytes trickle in."""
+    received, end = b"", time.monotonic() + 60
+    connection.settimeout(0.2)
+    while time.monotonic() < end:
+        try:
+            some = connection.recv(65536)
+            received += some
+            if not some:
+                return received
+        except TimeoutError:
+            pass
+        except OSError:
+            return received
+        if drip:
+            with suppress(OSError):
+                connection.sendall(drip)
+    raise TimeoutError(f"{len(received)} bytes came, and the connection is open")
+
+
+POST = b"POST /gradio_api/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
+
+
+def test_a_connection_that_does_nothing_is_closed(quick):
+    get = b"GET /config HTTP/1.1\r\nHost: localhost\r\n"
+    for start, drip in [
+        (b"", b""), (b"G", b""), (get, b"x"), (get, b"X-Header: a\r\n"), (get + b"\r\n", b""),
+        (get + b"\r\n", b"G"), (get + b"\r\n" + get, b"X: a\r\n"),
+        (get + b"Content-Length: 90000\r\n\r\n", b"x"), (b"\x16\x03\x01\x02", b"\0"),
+        (POST % b"queue/join" + b"\r\n", b"x"), (POST % b"queue/join" + b"\r\n", b""),
+        (POST % b"other" + b"\r\n", b"x"),
+        (POST % b"upload" + b"Content-Type: multipart/form-data; boundary=a\r\n\r\n--a", b"x"),
+    ]:  # fmt: skip
+        with quick.connect() as connection:
+            connection.sendall(start)
+            until_closed(connection, drip)
+    assert quick.uploads() == []
+    assert quick.ask("/")[0] == 200
+
+
+def test_a_visitor_who_does_not_read_is_left(quick):
+    path = json.loads(quick.upload("a.wav", bytes(5_900_000))[1])[0]
+    asked = f"GET /gradio_api/file={path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with quick.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(asked * 20)
+        ours = connection.getsockname()
+
+        def open_there():
+            # What the kernel still holds of it, the server has given up.
+            return ours in [held.raddr for held in quick.processes()[0].net_connections()]
+
+        wait_until(open_there)
+        wait_until(lambda: not open_there())
+    quick.judge(path)
+    assert quick.uploads() == []
+
+
+def test_events_that_nobody_causes_end(quick):
+    for path in ("queue/data?session_hash=nobody", "upload_progress?upload_id=nothing"):
+        status = patient(lambda path=path: quick.ask("/gradio_api/" + path))[0]
+        assert status in (200, 404, "IncompleteRead")
+    assert "Traceback" not in quick.log.read_text()
+
+
+def test_more_connections_than_there_may_be_are_turned_away(quick):
+    connections = [quick.connect() for _ in range(60)]
+    assert patient(lambda: quick.ask("/"))[0] in (503, "ConnectionResetError")
+    for connection in connections:
+        connection.close()
+    wait_until(lambda: patient(lambda: quick.ask("/"))[0] == 200)
+
+
+def test_two_hundred_requests_at_once_are_answered_or_refused(exported, write_song, tmp_path):
+    song = write_song(tmp_path / "song.wav", seconds=20).read_bytes()
+    with served(exported, tmp_path) as server:
+
+        def memory():
+            return sum(process.memory_info().rss for process in server.processes())
+
+        def visit(i):
+            if i % 4 == 0:
+                return patient(lambda: server.ask("/"))
+            if i % 4 == 1:
+                return patient(lambda: server.ask("/config"))
+            status, text = patient(lambda: server.upload(f"{i}.wav", song))
+            if status != 200:
+                return status, text
+            session, status, text = server.join(json.loads(text)[0])
+            if status != 200:
+                kept.append(text)
+                return status, text
+            return 200, server.answer(session)
+
+        visit(2)
+        before, most, kept, done = memory(), [], [], threading.Event()
+
+        def watch():
+            while not done.wait(0.05):
+                most.append(memory())
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        replies = at_once(200, visit)
+        done.set()
+        watching.join()
+        statuses = [status for status, _ in replies]
+        assert set(statuses) <= {200, 503, 429}, statuses
+        assert statuses.count(200) > 100
+        assert sum("<meter" in text for _, text in replies) >= 9
+        assert max(most) < before + 200e6
+        assert server.ask("/")[0] == 200
+        assert "Traceback" not in server.log.read_text()
+        # What was refused was not deleted yet, since it may be asked about again.
+        assert len(server.uploads()) <= len(kept)
+
+
+def test_a_killed_server_leaves_nothing_for_long(exported, tmp_path):
+    server = Server(exported, tmp_path)
+    assert server.upload("a.wav", b"sound")[0] == 200
+    processes = server.processes()
+    server.process.kill()
+    server.process.wait(20)
+    assert not psutil.wait_procs(processes, timeout=20)[1]
+    (left,) = (tmp_path / "tmp").glob(".melgenre-*")
+    assert left.stat().st_mode & 0o777 == 0o700
+    with served(exported, tmp_path) as server:
+        assert not left.exists()
+        # Another server beside it keeps its own.
+        path = json.loads(server.upload("a.wav", b"sound")[1])[0]
+        beside = Server(exported, tmp_path)
+        assert Path(path).exists()
+        beside.process.terminate()
+        beside.process.wait(20)
+        assert Path(path).exists()

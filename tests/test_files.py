@@ -23,7 +23,7 @@ from melgenre.files import (
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

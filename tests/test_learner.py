@@ -6,11 +6,12 @@ import stat
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import load_learner
+from fastai.vision.all import Callback, load_learner
 from PIL import Image
 
 from melgenre.classifier import GenreClassifier
@@ -20,6 +21,7 @@ from melgenre.frozen import body_features
 from melgenre.learner import (
     _read_once,
     describe_training,
+    discard_checkpoint,
     fit,
     genre_learner,
     picture_dataloaders,
@@ -192,7 +194,7 @@ def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_p
     """Plain `load_learner`, in another process and another working directory."""
     picture = pictures["picture"].iloc[0]
     program = (
-        "import sys; from fastai.vision.all import load_learner\n"
+        "import sys; from fastai.vision.all import Callback, load_learner\n"
         "learn = load_learner(sys.argv[1])\n"
         "with learn.no_bar(): genre, _, p = learn.predict(sys.argv[2])\n"
         "print(genre, *p.tolist())"
@@ -250,7 +252,7 @@ def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner,
     assert {name: (folder / name).read_bytes() for name in before} == before
     export_again(learner, folder)
     assert (folder / "notes" / "mine.txt").read_text() == "mine"
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_an_export_never_replaces_a_folder_that_is_not_a_model(learner, tmp_path):
@@ -344,6 +346,72 @@ def test_a_recipe_trains_what_it_says(pictures):
     assert len(learn.recorder.values) == 4
 
 
+class Killed(BaseException):
+    """Ends a training as a killed process would: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
+    pictures, tmp_path, monkeypatch, killed_in, capsys
+):
+    """`quick` as from ImageNet weights: one epoch of the head, then three of all layers."""
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.checkpoint.SECONDS_BETWEEN", 0)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+
+    def train(*callbacks):
+        learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+        learn.weights = "as if from ImageNet"
+        learn.add_cbs(callbacks)
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        return learn
+
+    class Kill(Callback):
+        order, epochs = 101, 0
+
+        def after_epoch(self):
+            self.epochs += 1
+            if self.epochs == killed_in:
+                raise Killed
+
+    undisturbed = train()
+    values = list(undisturbed.recorder.values)
+    discard_checkpoint(undisturbed)
+    with pytest.raises(Killed):
+        train(Kill())
+    random.seed(5)  # another process begins with other random numbers
+    resumed = train()
+    assert f"Resuming an interrupted training after epoch {killed_in}" in capsys.readouterr().out
+    for name, weight in undisturbed.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], weight, atol=0, rtol=0)
+    np.testing.assert_array_equal(list(map(list, resumed.recorder.values)), list(map(list, values)))
+    assert len(list((tmp_path / "data" / "checkpoints").iterdir())) == 1
+    discard_checkpoint(resumed)
+    assert not list((tmp_path / "data" / "checkpoints").iterdir())
+
+
+def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
+    pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.checkpoint.SECONDS_BETWEEN", 0)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    for seed in (0, 1):
+        learn = genre_learner(
+            picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=seed
+        )
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+    assert "Resuming" not in capsys.readouterr().out
+    learn.checkpoint_file.write_bytes(learn.checkpoint_file.read_bytes()[:5000])
+    again = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=1)
+    with again.no_bar(), again.no_logging(), pytest.warns(match="checkpoint .* is damaged"):
+        fit(again)
+    for name, weight in learn.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight, atol=0, rtol=0)
+
+
 def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("melgenre.learner.feature_folder", lambda: tmp_path)
     monkeypatch.setattr("melgenre.evaluation.feature_folder", lambda: tmp_path)
@@ -377,6 +445,27 @@ def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, mon
     assert 0 < sum(asked) <= len(pictures)
     np.testing.assert_array_equal(again[0], more[list(pictures.index).index(few.index[0])])
     assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_kept_features_survive_damage_and_two_that_write_at_once(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.frozen.KEPT_AT_ONCE", 2)
+    few = pictures.groupby("genre").head(2).head(6)
+    learn = genre_learner(picture_dataloaders(pictures), "resnet18", "texture", pretrained=False)
+    expected = body_features(learn, few, tmp_path / "alone")
+    with ThreadPoolExecutor(2) as pool:
+        halves = few.iloc[:3], few.iloc[3:]
+        both = list(pool.map(lambda half: body_features(learn, half, tmp_path / "both"), halves))
+    np.testing.assert_array_equal(np.concatenate(both), expected)
+    for folder in ("alone", "both"):
+        (file,) = (tmp_path / folder).glob("*.npz")
+        with np.load(file) as kept:
+            assert len(kept["pictures"]) == 6
+    content = bytearray(file.read_bytes())
+    for damaged in (content[:100], b"", content[:-1000] + bytes(1000)):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="damaged .* computed again"):
+            again = body_features(learn, few, tmp_path / "both")
+        np.testing.assert_array_equal(again, expected)
 
 
 def test_a_texture_is_the_same_wherever_it_begins():

@@ -3,6 +3,7 @@ import os
 import resource
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import librosa
@@ -123,25 +124,86 @@ def test_broken_files_are_skipped_counted_and_listed(small, tmp_path, capsys):
     assert all(name in told for name in ("empty.wav: empty", "text.mp3: not", "cut.wav: truncated"))
 
 
-def test_a_song_may_have_as_long_a_name_as_there_is(tmp_path, write_song):
-    write_song(tmp_path / "music" / "jazz" / ("長" * 83 + ".mp3"), seconds=2)
+@pytest.mark.parametrize("name", ["長" * 83 + ".mp3", "n" * 252 + ".au", "n" * 250 + ".flac"])
+def test_a_song_may_have_as_long_a_name_as_there_is(tmp_path, write_song, name):
+    write_song(tmp_path / "music" / "jazz" / name, seconds=2)
     made = extract_melspectrograms(find_tracks(tmp_path / "music"), tmp_path / "p", progress=False)
     assert Path(made["picture"].iloc[0]).exists()
 
 
-def test_only_what_is_missing_or_out_of_date_is_made(small, tmp_path):
-    small = small.head(3)
-    folder = tmp_path / "pictures"
-    pictures = [Path(p) for p in extract_melspectrograms(small, folder)["picture"]]
-    assert load_settings(folder) == MelSettings()
+def made_anew(tracks, folder, pictures):
+    """Which pictures a further extraction makes again."""
     for picture in pictures:
         os.utime(picture, (2e9, 2e9))
+    extract_melspectrograms(tracks, folder, progress=False)
+    return [picture.stat().st_mtime != 2e9 for picture in pictures]
+
+
+def test_only_what_is_missing_or_has_another_source_is_made(small, tmp_path, write_song):
+    small, folder = small.head(3), tmp_path / "pictures"
+    pictures = [Path(p) for p in extract_melspectrograms(small, folder)["picture"]]
+    assert load_settings(folder) == MelSettings()
+    assert made_anew(small, folder, pictures) == [False, False, False]
     pictures[0].unlink()
-    os.utime(pictures[1], (1e9, 1e9))  # older than its sound
+    write_song(Path(small["path"][1]), seconds=32)
+    os.utime(small["path"][1], (1e9, 1e9))  # another recording, with an older date
     extract_melspectrograms(small, folder, progress=False)
-    made_anew = [picture.stat().st_mtime != 2e9 for picture in pictures]
-    assert made_anew == [True, True, False]
-    assert not [file for file in folder.rglob(".*") if file.is_file()], "no half file is left"
+    assert made_anew(small, folder, pictures) == [False, False, False]
+    os.utime(small["path"][2], (3e9, 3e9))  # a clock in the future
+    assert made_anew(small, folder, pictures) == [False, False, True]
+    assert made_anew(small, folder, pictures) == [False, False, False]
+    assert not list(folder.rglob(".*")), "no temporary file is left"
+
+
+def test_folders_of_one_name_do_not_share_pictures(small, tmp_path, write_song):
+    folder = tmp_path / "pictures"
+    first = extract_melspectrograms(small.head(1), folder, progress=False)
+    before = Path(first["picture"][0]).read_bytes()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 31 * 22050)
+    other = tmp_path / "other" / "music" / "jazz" / "a.wav"
+    other.parent.mkdir(parents=True)
+    soundfile.write(other, noise, 22050)
+    second = extract_melspectrograms(find_tracks(other.parents[1]), folder, progress=False)
+    assert second["picture"][0] == first["picture"][0]
+    assert Path(second["picture"][0]).read_bytes() != before
+    third = extract_melspectrograms(small.head(1), folder, progress=False)
+    assert Path(third["picture"][0]).read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"jazz/a.png": 3}', "\0"])
+def test_damaged_records_of_sources_make_the_pictures_again(small, tmp_path, content):
+    folder = tmp_path / "pictures"
+    made = extract_melspectrograms(small.head(1), folder, progress=False)
+    pictures = [Path(made["picture"][0])]
+    (folder / "sources.json").write_text(content)
+    assert made_anew(small.head(1), folder, pictures) == [True]
+    assert made_anew(small.head(1), folder, pictures) == [False]
+
+
+def test_a_set_of_pictures_may_be_read_only(small, tmp_path):
+    folder = tmp_path / "pictures"
+    made = extract_melspectrograms(small.head(2), folder, progress=False)
+    with pytest.MonkeyPatch.context() as patch:  # permissions do not bind root
+        patch.setattr("os.replace", lambda *_: 1 / 0)
+        again = extract_melspectrograms(small.head(2), folder, progress=False)
+    pd.testing.assert_frame_equal(made, again)
+
+
+def test_two_processes_fill_one_folder(music, tmp_path):
+    tracks = find_tracks(music).head(10)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(
+            pool.map(
+                lambda some: extract_melspectrograms(some, tmp_path / "both", progress=False),
+                (tracks.head(8), tracks.tail(8)),
+            )
+        )
+    assert [len(made) for made in both] == [8, 8]
+    alone = extract_melspectrograms(tracks, tmp_path / "alone", progress=False)
+    for picture in alone["picture"]:
+        other = tmp_path / "both" / Path(picture).relative_to(tmp_path / "alone")
+        assert other.read_bytes() == Path(picture).read_bytes()
+    assert len(json.loads((tmp_path / "both" / "sources.json").read_text())) == 10
 
 
 def test_pictures_made_earlier_are_kept(small, tmp_path):

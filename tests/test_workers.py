@@ -31,12 +31,13 @@ def test_results_come_in_order_and_from_this_folder(tmp_path, monkeypatch):
         monkeypatch.chdir(folder)  # the workers of the first round are used again in the second
         calls = [(f"{i}.wav",) for i in range(3 * FEW)]
         made = on_all_cores(os.path.abspath, calls, desc="names", unit=" names", progress=False)
+        made = list(made)
         assert [Path(name).resolve() for name in made] == [folder.resolve() / c for (c,) in calls]
 
 
 def test_what_a_call_raises_is_raised(tmp_path):
     with pytest.raises(FileNotFoundError):
-        on_all_cores(os.listdir, [(tmp_path / "none",)] * (FEW + 1), desc="", unit="")
+        list(on_all_cores(os.listdir, [(tmp_path / "none",)] * (FEW + 1), desc="", unit=""))
 
 
 def test_workers_compile_nothing_side_by_side(tmp_path, write_song):

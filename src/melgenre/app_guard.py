@@ -1,16 +1,39 @@
-"""What the page of `melgenre.app` is allowed to be asked: an allow-list in front of gradio."""
+"""What the page of `melgenre.app` may be sent, by whom, and how slowly: what is before gradio.
 
-import time
-from contextlib import suppress
+gradio answers much else: it fetches web addresses, and takes a thousand files a request.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+import shutil
+import socket
 from pathlib import Path
 
-from starlette.responses import PlainTextResponse
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .app import FORGOTTEN_SECONDS
+from .audio import AUDIO_SUFFIXES
 
 UPLOADS_KEPT = 20  # so many of the largest fit into the server's folder
+MOST_UPLOADS = 100  # however small
+FORGOTTEN_SECONDS = 300  # after which an upload is deleted that nobody asked about
 FORM_BYTES = 100_000  # of a request, beside its file
+HEAD_BYTES = 32_000  # of a request, before its body
 
+HEAD_SECONDS = 10  # in which a request has to begin
+READING_SECONDS = 30  # in which a visitor has to take a piece of the reply
+REPLY_SECONDS = 60  # for request and reply, beside
+SLOWEST = 50_000  # bytes a second in which a recording has to come or go
+
+UPLOAD, PROGRESS = "/gradio_api/upload", "/gradio_api/upload_progress"
+FILE, EVENTS = "/gradio_api/file=", "/gradio_api/queue/data"
 GETS = (
     "/",
     "/config",
@@ -19,52 +42,306 @@ GETS = (
     "/manifest.json",
     "/gradio_api/app_id",
     "/gradio_api/startup-events",
-    "/gradio_api/upload_progress",
-    "/gradio_api/queue/data",
+    PROGRESS,
+    EVENTS,
 )
-GETS_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
-POSTS = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/cancel")
+GETS_BELOW = ("/assets/", "/static/")
+POSTS = (UPLOAD, "/gradio_api/queue/join", "/gradio_api/cancel")
+
+HEADERS = {
+    # gradio's own scripts are inline, and evaluate text; none comes from elsewhere.
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "base-uri 'self'; form-action 'self'; object-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+# gradio takes its own address from these, whoever sends them.
+UNTRUSTED = (b"x-forwarded-host", b"x-gradio-server")
 
 
-def guard(app, folder, max_bytes):
-    """ASGI middleware that lets through what the page asks for, and no more than an upload.
+class Protocol(H11Protocol):
+    """HTTP for a client that may be slow on purpose: a connection that does nothing is closed."""
 
-    gradio answers much else: it fetches web addresses, and takes a thousand files a request.
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.head_due = self.loop.call_later(HEAD_SECONDS, transport.abort)
+        self.reading_due = None
+
+    def data_received(self, data):
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.head_due.cancel()
+        elif self.head_due.cancelled():  # the next request on this connection
+            self.head_due = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc):
+        self.head_due.cancel()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def pause_writing(self):
+        super().pause_writing()
+        self.reading_due = self.loop.call_later(READING_SECONDS, self.transport.abort)
+
+    def resume_writing(self):
+        super().resume_writing()
+        if self.reading_due is not None:
+            self.reading_due.cancel()
+            self.reading_due = None
+
+
+class Uploads:
+    """The recordings that visitors have sent and that are not answered yet.
+
+    Parameters
+    ----------
+    folder : Path
+    max_bytes : int
+        Of a recording.
     """
 
+    def __init__(self, folder, max_bytes):
+        self.folder, self.max_bytes = folder, max_bytes
+        self.sizes = {}  # of each file in bytes, as announced while it is on its way
+        self.progress = {}  # received bytes of each upload that the page watches
+        self.routes = [
+            Route(UPLOAD, self._receive, methods=["POST"]),
+            Route(PROGRESS, self._show_progress, methods=["GET"]),
+        ]
+
+    def delete(self, file):
+        """Delete a recording, and make room for another."""
+        shutil.rmtree(file.parent, ignore_errors=True)
+        self.sizes.pop(file.parent.name, None)
+
+    async def _receive(self, request):
+        """Write the one file of a form to a folder of its own; its path, as gradio replies."""
+        announced = int(request.headers["content-length"])  # `guard` has seen to it
+        taken = sum(self.sizes.values())
+        if len(self.sizes) >= MOST_UPLOADS or taken + announced > UPLOADS_KEPT * self.max_bytes:
+            async for _ in request.stream():  # a browser reads no reply before it has sent all
+                pass
+            return PlainTextResponse("Too many recordings at the moment. Try again later.", 503)
+        folder, watched = self.folder / secrets.token_hex(16), request.query_params.get("upload_id")
+        self.sizes[folder.name] = announced
+        file = None
+        try:
+            folder.mkdir()
+            form = _Form(request.headers.get("content-type"), folder)
+            try:
+                async for chunk in request.stream():
+                    form.write(chunk)
+                    if watched:
+                        self.progress[watched] = form.name, form.size
+                file = form.finish()
+            finally:
+                form.close()
+        except FormParserError as error:
+            return PlainTextResponse(f"The form cannot be read: {error}", 400)
+        except ClientDisconnect:
+            return PlainTextResponse("", 400)  # for nobody
+        finally:
+            self.progress.pop(watched, None)
+            if file is None:
+                self.delete(folder / "recording")
+        self.sizes[folder.name] = form.size
+        asyncio.get_running_loop().call_later(FORGOTTEN_SECONDS, self.delete, file)
+        return JSONResponse([str(file)])
+
+    async def _show_progress(self, request):
+        """How many bytes of an upload have come, as the page shows it."""
+        watched = request.query_params.get("upload_id")
+
+        async def events():
+            before = 0
+            while watched in self.progress:
+                name, size = self.progress[watched]
+                if size > before:
+                    update = {"msg": "update", "orig_name": name, "chunk_size": size - before}
+                    yield f"data: {json.dumps(update)}\n\n"
+                before = size
+                await asyncio.sleep(0.2)
+            yield 'data: {"msg": "done"}\n\n'
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+
+class _Form:
+    """The form of an upload: one file, written to a folder as it comes."""
+
+    def __init__(self, content_type, folder):
+        self.folder, self.file, self.name, self.size, self.whole = folder, None, "", 0, False
+        self.field, self.value = b"", b""
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary")
+        if kind != b"multipart/form-data" or not boundary:
+            raise FormParserError("it is no multipart/form-data with a boundary.")
+        names = ("part_begin", "header_field", "header_value", "header_end", "headers_finished",
+                 "part_data", "end")  # fmt: skip
+        calls = {f"on_{name}": getattr(self, f"_{name}") for name in names}
+        self.write = MultipartParser(boundary, calls).write
+
+    def finish(self):
+        """The file, whole."""
+        if not self.whole or self.file is None:
+            raise FormParserError("it ends before its file does.")
+        return Path(self.file.name)
+
+    def close(self):
+        if self.file is not None:
+            self.file.close()
+
+    def _part_begin(self):
+        if self.file is not None:
+            raise FormParserError("it has more than one file.")
+        self.field, self.value = b"", b""
+
+    def _header_field(self, data, start, end):
+        self.field += data[start:end]
+
+    def _header_value(self, data, start, end):
+        self.value += data[start:end]
+
+    def _header_end(self):
+        if self.field.lower() == b"content-disposition":
+            name = parse_options_header(self.value)[1].get(b"filename", b"")
+            self.name = name.decode(errors="replace")
+        self.field, self.value = b"", b""
+
+    def _headers_finished(self):
+        # The ending alone, by which a browser knows how to play it.
+        suffix = Path(self.name).suffix.lower()
+        suffix = suffix if suffix in AUDIO_SUFFIXES else ""
+        self.file = (self.folder / f"recording{suffix}").open("xb")
+
+    def _part_data(self, data, start, end):
+        self.file.write(data[start:end])
+        self.size += end - start
+
+    def _end(self):
+        self.whole = True
+
+
+def guard(app, folder, *, hosts, max_bytes, answer_seconds):
+    """ASGI middleware that lets through what the page asks for, and no more than an upload.
+
+    Parameters
+    ----------
+    app : callable
+        ASGI.
+    folder : Path
+        Of the uploads.
+    hosts : set of str
+        What the server may be called, beside the address that it is reached by: as
+        `server_names` returns them.
+    max_bytes : int
+        Of a recording.
+    answer_seconds : float
+        Longest time from a question to its answer.
+
+    Returns
+    -------
+    callable
+        ASGI.
+    """
+    file_seconds = max_bytes / SLOWEST
+
     async def guarded(scope, receive, send):
-        refused = scope["type"] != "lifespan" and _refusal(scope, folder, max_bytes)
-        await (PlainTextResponse(*refused) if refused else app)(scope, receive, send)
+        if scope["type"] == "lifespan":
+            return await app(scope, receive, send)
+        started = False
+
+        async def send_guarded(message):
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *ours]}
+            await send(message)
+
+        async def refuse(words, status):
+            # Closed, since what follows may be a body that nobody reads.
+            reply = PlainTextResponse(words, status, {"Connection": "close"})
+            await reply(scope, receive, send_guarded)
+
+        refused = _refusal(scope, folder, hosts, max_bytes)
+        if refused:
+            return await refuse(*refused)
+        path = scope["path"]
+        extra = {UPLOAD: file_seconds, PROGRESS: file_seconds, EVENTS: answer_seconds}
+        seconds = REPLY_SECONDS + extra.get(path, file_seconds * path.startswith(FILE))
+        kept = [header for header in scope["headers"] if header[0] not in UNTRUSTED]
+        try:
+            async with asyncio.timeout(seconds):
+                await app({**scope, "headers": kept}, receive, send_guarded)
+        except Exception as error:
+            # A line, since a stranger can bring about many; uvicorn would log a traceback.
+            logging.error("%s could not be answered: %r", path[:200], error)
+            if started:
+                raise  # so that uvicorn closes the connection
+            late = isinstance(error, TimeoutError)
+            await refuse("Too slow.", 408) if late else await refuse("Cannot be answered.", 500)
 
     return guarded
 
 
-def _refusal(scope, folder, max_bytes):
+def server_names(host, allowed=()):
+    """What a server may be called, as in the header `Host`, without a port.
+
+    A page of a stranger can give its own name this server's address, and so ask in a visitor's
+    name; then the browser still sends that name.
+
+    Parameters
+    ----------
+    host : str
+        That it listens on.
+    allowed : iterable of str
+        Further names.
+
+    Returns
+    -------
+    set of str
+    """
+    own = [host]
+    if host in ("0.0.0.0", "::"):  # that is no name, but every address
+        own = [socket.gethostname(), f"{socket.gethostname()}.local"]
+    names = ["localhost", "127.0.0.1", "::1", *own, *allowed]
+    return {_bracketed(name).lower() for name in names}
+
+
+def _bracketed(address):
+    """An address as in a URL, where IPv6 has brackets."""
+    return f"[{address.strip('[]')}]" if ":" in address else address
+
+
+def _refusal(scope, folder, hosts, max_bytes):
     """Sentence and status for a request that the page does not make; None for those it does."""
     path, headers = scope["path"], dict(scope["headers"])
-    upload = path == "/gradio_api/upload"
-    if scope.get("method") in ("GET", "HEAD"):
-        below = path.startswith((*GETS_BELOW, f"/gradio_api/file={folder}/"))
+    get = scope.get("method") in ("GET", "HEAD")
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    # Behind 0.0.0.0 it may be any address of this machine.
+    if re.sub(r":\d+$", "", host) not in {*hosts, _bracketed(scope["server"][0])}:
+        return "This server goes by another name. Its owner can allow this one: --allow-host", 421
+    if b"origin" in headers and headers[b"origin"].decode("latin-1").lower() not in (
+        f"http://{host}", f"https://{host}",
+    ):  # fmt: skip
+        return "Another site's page may not ask this one.", 403
+    if headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
+        opened = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+        if not get or path != "/" or opened != (b"navigate", b"document"):
+            return "Another site's page may not ask this one.", 403
+    length = headers.get(b"content-length", b"")
+    if get:
+        if length not in (b"", b"0") or b"transfer-encoding" in headers:
+            return "A question of this kind has no body.", 413
+        below = path.startswith((*GETS_BELOW, f"{FILE}{folder}/"))
         return None if path in GETS or below and ".." not in path else ("Not here.", 403)
     if scope.get("method") != "POST" or path not in POSTS:
         return "Not here.", 403
-    length = headers.get(b"content-length", b"")
     if not length.isdigit() or b"transfer-encoding" in headers:
         return "How long is it?", 411
-    if int(length) > FORM_BYTES + upload * max_bytes:
+    if int(length) > FORM_BYTES + (path == UPLOAD) * max_bytes:
         return "Too large.", 413
-    if upload and _uploaded_bytes(folder) > UPLOADS_KEPT * max_bytes:
-        return "Too many recordings at the moment. Try again later.", 503
     return None
-
-
-def _uploaded_bytes(folder):
-    """Size of all uploads; those that were forgotten, or cut off halfway, are deleted."""
-    size = 0
-    for file in Path(folder).rglob("*"):
-        with suppress(FileNotFoundError):  # answered meanwhile
-            status = file.stat()
-            if file.is_file() and time.time() - status.st_mtime > FORGOTTEN_SECONDS:
-                file.unlink()
-            size += status.st_size
-    return size

@@ -102,7 +102,7 @@ def extract(
 ):
     """Turn a folder of music into mel-spectrograms, one PNG a song.
 
-    A PNG that is newer than its song is kept.
+    A PNG is kept if its song has not changed since.
     """
     from .collection import find_tracks
     from .melspectrogram import extract_melspectrograms
@@ -193,12 +193,16 @@ def page(
         str, typer.Option(help="0.0.0.0 shows the page to the whole network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name of this machine in the network. Can be repeated."),
+    ] = None,
 ):
     """Show a web page that names genres (needs melgenre[app])."""
     from .app import serve
 
     with _sentences():
-        serve(model, host=host, port=port)
+        serve(model, host=host, port=port, allow_hosts=allow_host or ())
 
 
 @contextmanager

@@ -44,7 +44,7 @@ WRAPPERS = frozenset(
 )
 """Names of folders above those of the genres, in lower case."""
 
-OWN_FILES = ("tracks.csv", "SYNTHETIC.md", "mel_settings.json")
+OWN_FILES = ("tracks.csv", "SYNTHETIC.md", "mel_settings.json", "sources.json")
 """Files of a collection that are no tracks, and are no surprise."""
 
 LARGEST_TABLE = 100_000_000

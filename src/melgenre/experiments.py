@@ -14,7 +14,13 @@ from .baselines import LogisticRegression, NeuralNetwork
 from .evaluation import held_out, predict_tracks, score
 from .export import export_learner
 from .frozen import body_features, feature_folder
-from .learner import describe_training, fit, genre_learner, picture_dataloaders
+from .learner import (
+    describe_training,
+    discard_checkpoint,
+    fit,
+    genre_learner,
+    picture_dataloaders,
+)
 from .results import load_predictions, load_results, package_versions
 from .splits import PROTOCOLS, SplitError, each_split
 from .transfer import transfer_learner
@@ -63,6 +69,7 @@ def run_network(tracks, protocol, architecture, recipe, *, seed=0):
         seconds += learn.seconds
         judged.append(predict_tracks(learn, held_out(one)))
         training = describe_training(learn, one)
+        discard_checkpoint(learn)
     predictions = pd.concat(judged, ignore_index=True)
     result = score(predictions, protocol, split=split)
     return {**training, "seconds": round(seconds, 1)}, result, predictions

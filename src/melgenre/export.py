@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from .files import atomic_folder, spreadsheet_plain, spreadsheet_safe, sweep
 from .frozen import body_features, feature_folder
-from .learner import RECIPES
+from .learner import RECIPES, discard_checkpoint
 from .melspectrogram import MelSettings
 from .model_card import model_card
 from .model_folder import (
@@ -106,6 +106,7 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
         for file in (LEARNER, WEIGHTS, ONNX):
             (part / file).chmod((part / CARD).stat().st_mode)  # some writers take others' away
         write_config(part, config)
+    discard_checkpoint(learn)
     return folder
 
 

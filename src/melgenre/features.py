@@ -76,11 +76,12 @@ def extract_descriptors(tracks, *, progress=True):
     """
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
     compile_librosa()
-    described = on_all_cores(
+    done = on_all_cores(
         _describe, [(path,) for path in tracks["path"]], desc="descriptors", unit=" clips",
         progress=progress,
     )  # fmt: skip
     named = names_below(tracks["path"].tolist())
+    described = list(done)
     broken = [f"{name}: {one}" for name, one in zip(named, described, strict=True)
               if isinstance(one, str)]  # fmt: skip
     if broken:
@@ -113,6 +114,8 @@ def _describe(path):
         return describe_clip(load_audio(path))
     except AudioError as error:
         return error.reason
+    except Exception as error:  # one recording never ends a folder
+        return f"cannot be described ({type(error).__name__}). Convert it to wav."
 
 
 def load_descriptors(file, tracks):

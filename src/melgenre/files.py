@@ -1,17 +1,19 @@
 """Files and folders that are written whole or not at all; walking folders; names for messages."""
 
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import tempfile
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MARK = ".melgenre-"
-"""Begins the names of temporary files and locks. They are short: a name has 255 bytes at most."""
+"""Begins the names of temporary files. They are short: a name has 255 bytes at most."""
 
 LARGEST_JSON = 10_000_000
 """In bytes, of settings and of what a model says of itself; these have a few kilobytes."""
@@ -89,19 +91,23 @@ def _restore(path):
 def locked(path):
     """Keep other threads and processes from changing `path` during the block.
 
-    A second process waits, and prints that it does. Where the file system has no locks, or the
-    folder is read-only, the block runs without one.
+    The lock is a file of this user in the system's folder for temporary files, so it works among
+    the processes of one machine. A second one waits, and prints that it does. Where there can be
+    no locks, the block runs without one.
 
     Parameters
     ----------
     path : str or Path
-        A file or folder, which need not exist, in a folder that does.
+        A file or folder, which need not exist.
     """
     from filelock import FileLock, Timeout  # here alone: a single prediction does not need it
 
     path = Path(path)
-    lock = FileLock(_beside(path, ".lock"))
+    locks = Path(tempfile.gettempdir(), f"melgenre-locks-{getattr(os, 'getuid', int)()}")
+    name = hashlib.md5(os.fsencode(os.path.realpath(path))).hexdigest()
+    lock = FileLock(locks / f"{name}.lock")
     with suppress(OSError):
+        locks.mkdir(mode=0o700, exist_ok=True)
         try:
             lock.acquire(timeout=1)
         except Timeout:  # an OSError, too
@@ -122,11 +128,43 @@ def sweep(folder):
     ----------
     folder : str or Path
     """
-    for part in list(Path(folder).glob(f"{MARK}*.part")):
+    _sweep(Path(folder).glob(f"{MARK}*.part"))
+
+
+def _sweep(parts):
+    for part in list(parts):
         held = _hold(part)
         if held is not None:
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
+            with suppress(OSError):  # of a read-only folder
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
             os.close(held)
+
+
+@contextmanager
+def temporary_folder(parent):
+    """A temporary folder in `parent` for the block, that nobody else on this machine may enter.
+
+    Those that killed processes left directly in `parent` are deleted first.
+
+    Parameters
+    ----------
+    parent : str or Path
+        Often the folder that all users of a machine share; what others left in it is kept.
+
+    Yields
+    ------
+    Path
+    """
+    parent = Path(parent)
+    _sweep(part for part in parent.glob(f"{MARK}*.part") if _is_ours(part))
+    with _temporary(parent, lambda part: part.mkdir(mode=0o700)) as part:
+        yield part
+
+
+def _is_ours(path):
+    with suppress(FileNotFoundError):
+        return path.lstat().st_uid == getattr(os, "getuid", int)()  # 0 on Windows
+    return False
 
 
 @contextmanager

@@ -5,7 +5,7 @@ fold. Kept on disk, its features turn the training of a head from minutes into s
 """
 
 import hashlib
-import os
+import warnings
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,11 @@ from fastai.vision.all import DataLoaders, noop, set_seed
 from tqdm.auto import tqdm
 
 from .collection import project_folder
+from .files import atomic_write, locked, sweep
 from .precision import feature_dtype, precision_name
+
+KEPT_AT_ONCE = 256
+"""Pictures after whose features the file is written: a killed run loses no more."""
 
 
 def feature_folder():
@@ -46,28 +50,51 @@ def body_features(learn, tracks, folder, *, dtype=torch.float32):
     body = learn.model[0]
     computed_in = f"{learn.dls.device.type}-{precision_name(dtype)}"
     file = Path(folder) / f"{learn.architecture}-{_digest_body(body)}-{computed_in}.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sweep(file.parent)
     keys = [hashlib.md5(Path(picture).read_bytes()).hexdigest() for picture in tracks["picture"]]
-    known, features = _load(file, file.stat().st_mtime_ns if file.exists() else None)
-    is_new = ~np.isin(keys, known)
-    if is_new.any():
-        computed = _compute(learn, body, tracks[is_new], dtype)
-        known = np.concatenate([known, np.array(keys)[is_new]])
-        features = computed if features is None else np.concatenate([features, computed])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{os.getpid()}-{file.name}")
-        np.savez(unfinished, pictures=known, features=features)
-        os.replace(unfinished, file)
-    row = {key: number for number, key in enumerate(known)}
-    return features[[row[key] for key in keys]]
+    known = _load(file, _version(file))
+    new = tracks.assign(key=keys)[[key not in known for key in keys]]
+    for start in range(0, len(new), KEPT_AT_ONCE):
+        some = new.iloc[start : start + KEPT_AT_ONCE]
+        computed = _compute(learn, body, some, dtype)
+        known = _keep(file, dict(zip(some["key"], computed, strict=True)))
+    return np.stack([known[key] for key in keys])
+
+
+def _keep(file, computed):
+    """Add features to those that a file keeps; returns all, as `_load`."""
+    with locked(file):  # another process may add to it at the same time
+        known = {**_load(file, _version(file)), **computed}
+        pictures, features = np.array(list(known)), np.stack(list(known.values()))
+        with atomic_write(file) as part, part.open("wb") as opened:
+            np.savez(opened, pictures=pictures, features=features)
+    return known
+
+
+def _version(file):
+    """What changes whenever a file is written."""
+    if not file.exists():
+        return None
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 @lru_cache(maxsize=1)
-def _load(file, _changed):
-    """Pictures and features that a file keeps; read again only when it has changed."""
+def _load(file, _version):
+    """The features that a file keeps, by the md5 of their picture; a damaged file keeps none."""
     if not file.exists():
-        return np.array([], dtype=str), None
-    with np.load(file) as kept:
-        return kept["pictures"], kept["features"]
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return dict(zip(kept["pictures"].tolist(), kept["features"], strict=True))
+    except Exception as error:  # a damaged archive brings about errors of any kind
+        warnings.warn(
+            f"The kept features in {file.name} are damaged ({type(error).__name__}) and are "
+            "computed again.",
+            stacklevel=3,
+        )
+        return {}
 
 
 def _compute(learn, body, tracks, dtype):

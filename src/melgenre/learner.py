@@ -30,6 +30,7 @@ from fastai.vision.all import (
     vision_learner,
 )
 
+from .checkpoint import Checkpoint, checkpoint_file
 from .frozen import dl_of_tensors, feature_dataloaders, feature_folder
 from .melspectrogram import MelSettings, check_picture
 from .networks import (
@@ -199,7 +200,9 @@ def fit(learn):
 
     Where the body stays frozen, its features are computed once and kept in `data/features`, and
     the head learns from these: the second training takes seconds. Where all layers learn, the
-    pictures are read once, and stay on the device for as long as it takes.
+    pictures are read once, and stay on the device for as long as it takes; the state after each
+    epoch is kept in `data/checkpoints` until the learner is exported (`discard_checkpoint`), and
+    the same training resumes from it.
 
     Parameters
     ----------
@@ -230,16 +233,29 @@ def _fit_head(learn):
 def _fit_all_layers(learn):
     """Let all layers learn, from pictures that are read once."""
     epochs, freeze_epochs = (RECIPES[learn.recipe][key] for key in ("epochs", "freeze_epochs"))
+    learn.checkpoint_file = checkpoint_file(learn)
     from_files = learn.dls
     learn.dls = DataLoaders(*map(_read_once, from_files.loaders), device=from_files.device)
     try:
-        with mixed_precision(learn):
+        with mixed_precision(learn), learn.added_cbs(Checkpoint(learn.checkpoint_file)):
             if learn.weights == FROM_SCRATCH:
                 learn.fit_one_cycle(freeze_epochs + epochs, 3e-3)
             else:
                 learn.fine_tune(epochs, freeze_epochs=freeze_epochs)
     finally:
         learn.dls = from_files
+
+
+def discard_checkpoint(learn):
+    """Delete the checkpoint of a training whose result is kept elsewhere.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+        Trained by `fit`.
+    """
+    if hasattr(learn, "checkpoint_file"):
+        learn.checkpoint_file.unlink(missing_ok=True)
 
 
 def _read_once(dl):

@@ -6,10 +6,13 @@ squeezed. White is the loudest spot of the clip, black is 80 dB below it; the to
 highest mel band.
 """
 
+import hashlib
 import json
 import os
+import time
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +23,13 @@ from scipy.fft import rfft
 from scipy.sparse import csr_array
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
-from .files import atomic_write, names_below, printable, read_json, short
+from .files import atomic_write, locked, names_below, printable, read_json, short, sweep
 from .workers import on_all_cores
 
 SETTINGS_FILE = "mel_settings.json"
+RECORDS_FILE = "sources.json"
+SECONDS_BETWEEN_RECORDS = 2  # a killed run makes again what it made since
+LONGEST_NAME = 251  # of a picture without its ending, in bytes
 
 
 BOUNDS = {
@@ -133,7 +139,8 @@ def checked_settings(values):
 
 def save_settings(settings, folder):
     """Write the settings beside the pictures in `folder`."""
-    Path(folder, SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    with atomic_write(Path(folder, SETTINGS_FILE)) as part:
+        part.write_text(json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def load_settings(folder):
@@ -288,10 +295,11 @@ def check_picture(path, settings=MelSettings()):
 
 
 def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=True):
-    """One PNG for each track, in `<folder>/<genre>/…/<track>.png`; a second call makes what is new.
+    """One PNG per track, in `<folder>/<genre>/…/<track>.png`; a second call makes what is missing.
 
-    A track that has a picture made earlier keeps it. A picture is made again only when its sound
-    is newer. What cannot be read is skipped, counted, and listed at the end.
+    A track that has a picture made earlier keeps it. `sources.json` in the folder records the file
+    that each picture was made from, its size and its time: when one of these differs, the picture
+    is made again. What cannot be read is skipped, counted, and listed at the end.
 
     Parameters
     ----------
@@ -317,26 +325,19 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = load_settings(folder)
-    if earlier is not None:
-        settings.check_same(earlier, f"The folder of pictures {folder.name}")
-    save_settings(settings, folder)
-
-    pictures = tracks["picture"] if "picture" in tracks else pd.Series(None, index=tracks.index)
-    ours = [
-        str(folder / genre / f"{track.removeprefix(f'{genre}/')}.png")
-        for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
-    ]
-    tracks = tracks.assign(picture=pictures.astype(object).where(pictures.notna(), ours))
-    made = tracks[pictures.isna()]
-    todo = [
-        (path if isinstance(path, str) else None, Path(picture), settings)
-        for path, picture in zip(made["path"], made["picture"], strict=True)
-        if _out_of_date(Path(picture), path)
-    ]
-    done = on_all_cores(_draw, todo, desc="pictures", unit=" clips", progress=progress)
-    named = names_below([path or picture for path, picture, _ in todo])
-    broken = [f"{name}: {reason}" for name, reason in zip(named, done, strict=True) if reason]
+    with locked(folder):
+        earlier = load_settings(folder)
+        if earlier is None:
+            save_settings(settings, folder)
+        else:
+            settings.check_same(earlier, f"The folder of pictures {folder.name}")
+        pictures = tracks.get("picture", pd.Series(None, index=tracks.index)).astype(object)
+        ours = [
+            str(_picture_file(folder, genre, track))
+            for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
+        ]
+        tracks = tracks.assign(picture=pictures.where(pictures.notna(), ours))
+        broken = _make_missing(tracks[pictures.isna()], folder, settings, progress)
     if broken:
         print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")
     tracks = tracks[[Path(picture).exists() for picture in tracks["picture"]]]
@@ -345,12 +346,66 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     return tracks.reset_index(drop=True)
 
 
-def _out_of_date(picture, path):
-    """Whether the picture is missing or older than its sound."""
-    if not picture.exists():
-        return True
-    has_sound = isinstance(path, str) and os.path.exists(path)
-    return has_sound and os.path.getmtime(path) > picture.stat().st_mtime
+def _picture_file(folder, genre, track):
+    """Where a track's picture lies; names that leave no room for `.png` are shortened."""
+    *parents, name = track.removeprefix(f"{genre}/").split("/")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        mark = hashlib.md5(os.fsencode(name)).hexdigest()[:8]
+        name = f"{os.fsencode(name)[: LONGEST_NAME - 9].decode('utf-8', 'ignore')}-{mark}"
+    return Path(folder, genre, *parents, f"{name}.png")
+
+
+def _make_missing(tracks, folder, settings, progress):
+    """Make the pictures that are missing or whose source has changed; returns what failed."""
+    records = _read_records(folder)
+    todo, sources = [], []
+    for path, picture in zip(tracks["path"], map(Path, tracks["picture"]), strict=True):
+        source = _describe_source(path, folder)
+        recorded = records.get(picture.relative_to(folder).as_posix())
+        if not picture.exists() or (source is not None and source != recorded):
+            todo.append((path if isinstance(path, str) else None, picture, settings))
+            sources.append(source)
+    for parent in {picture.parent for _, picture, _ in todo}:
+        sweep(parent)
+    done = on_all_cores(_draw, todo, desc="pictures", unit=" clips", progress=progress)
+    reasons, written = [], time.monotonic()
+    try:
+        for (_, picture, _), source, reason in zip(todo, sources, done, strict=False):
+            reasons.append(reason)
+            records.pop(picture.relative_to(folder).as_posix(), None)
+            if reason is None:
+                records[picture.relative_to(folder).as_posix()] = source
+            if time.monotonic() - written > SECONDS_BETWEEN_RECORDS:
+                _write_records(folder, records)
+                written = time.monotonic()
+    finally:
+        if reasons:
+            _write_records(folder, records)
+    named = names_below([path or picture for path, picture, _ in todo])
+    return [f"{name}: {reason}" for name, reason in zip(named, reasons, strict=True) if reason]
+
+
+def _describe_source(path, folder):
+    """Path below or beside the folder of pictures, size and time of a sound; None without one."""
+    try:
+        status = os.stat(path)
+    except (OSError, TypeError, ValueError):  # a missing path is no string
+        return None
+    return [os.path.relpath(path, folder), status.st_size, status.st_mtime_ns]
+
+
+def _read_records(folder):
+    """What each picture was made from, by its path below the folder; empty if it is damaged."""
+    try:
+        records = json.loads(Path(folder, RECORDS_FILE).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
+def _write_records(folder, records):
+    with atomic_write(Path(folder, RECORDS_FILE)) as part:
+        part.write_text(json.dumps(dict(sorted(records.items())), indent=0) + "\n")
 
 
 def _draw(path, target, settings):
@@ -361,11 +416,21 @@ def _draw(path, target, settings):
         return "neither a picture nor sound."
     try:
         picture = melspectrogram_picture(load_clip(path, settings), settings)
-    except AudioError as error:
-        target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
-        return error.reason
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target) as unfinished:
-        # Half the time of the usual search for repetitions, of which such a picture has none.
-        Image.fromarray(picture).save(unfinished, format="PNG", compress_type=zlib.Z_RLE)
+    except Exception as error:  # one recording never ends a folder
+        with suppress(OSError):
+            target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
+        if isinstance(error, AudioError):
+            return error.reason
+        return f"cannot be turned into a picture ({type(error).__name__}). Convert it to wav."
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as part:
+            # Half the time of the usual search for repetitions, of which such a picture has none.
+            Image.fromarray(picture).save(part, format="PNG", compress_type=zlib.Z_RLE)
+    except OSError as error:
+        # A full disk ends the run: what comes next could not be written either.
+        raise PictureError(
+            f"{target.name} cannot be written ({error.strerror}). Make room or choose another "
+            "folder, and run this again: it resumes."
+        ) from error
     return None

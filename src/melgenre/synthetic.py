@@ -119,7 +119,10 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
     missing = [(path, *clip, duration, seed) for clip, path in paths.items() if not path.exists()]
     for genre in GENRES:
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
-    on_all_cores(_write_clip, missing, desc="made-up clips", unit=" clips", progress=progress)
+    made = on_all_cores(
+        _write_clip, missing, desc="made-up clips", unit=" clips", progress=progress
+    )
+    list(made)
 
     with atomic_write(folder / "tracks.csv") as part, part.open("w", newline="") as file:
         table = csv.writer(file)

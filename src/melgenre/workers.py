@@ -19,9 +19,9 @@ def on_all_cores(function, calls, *, desc, unit, progress=True):
     progress : bool
         Show a progress bar.
 
-    Returns
-    -------
-    list
+    Yields
+    ------
+    object
         What each call returned, in the order of `calls`.
     """
     # Here alone: a model answers where only ONNX Runtime and librosa are installed.
@@ -30,8 +30,7 @@ def on_all_cores(function, calls, *, desc, unit, progress=True):
 
     workers = Parallel(n_jobs=1 if len(calls) <= FEW else -1, return_as="generator")
     jobs = workers(delayed(_call)(os.getcwd(), function, arguments) for arguments in calls)
-    return list(tqdm(jobs, total=len(calls), desc=desc, unit=unit,
-                     disable=not (progress and calls)))  # fmt: skip
+    yield from tqdm(jobs, total=len(calls), desc=desc, unit=unit, disable=not (progress and calls))
 
 
 def _call(folder, function, arguments):
