@@ -96,7 +96,7 @@ def config(folder, content, choice):
     _caveats(found)
     training, result = found["training"], found["result"]
     f"{training['collection']} {training['weights']} {training['train_tracks']}"
-    f"{result['tracks']} {result['protocol']} {result['accuracy']:.0%}"
+    f"{result['tracks']} {result['protocol']} {result['accuracy']}"
 
 
 def onnx(folder, content, choice):

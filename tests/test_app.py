@@ -415,7 +415,7 @@ def test_a_config_with_texts_for_numbers_is_no_error_of_the_page(exported, tmp_p
 
 def test_a_model_that_cannot_classify_is_refused_at_the_start(exported, tmp_path):
     model = copied(exported, tmp_path, calibration={"strangest": "much"})
-    with pytest.raises(AssertionError, match="is damaged: it cannot classify silence"):
+    with pytest.raises(AssertionError, match="is damaged"):
         Server(model, tmp_path)
     assert not list((tmp_path / "tmp").iterdir())
 
