@@ -14,7 +14,7 @@ COLAB_VENV := .venv-colab
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lint lab app bench fuzz gpu-check results check notebooks address clean exported
+.PHONY: help run test test-colab lint lab app bench fuzz gpu-check results check kill notebooks address clean exported
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -83,6 +83,9 @@ results: $(VENV)/.run  ## train every model by every protocol, three seeds each;
 
 check: $(VENV)/.run  ## compute every committed result again from its predictions
 	$(BIN)/python $(QUIET) scripts/check_results.py
+
+kill: $(VENV)/.test  ## kill each operation that writes files 25 times, and check what is left
+	$(BIN)/python -W ignore fuzz/kill.py --kills 25 --record fuzz/kills.json
 
 notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the README's table
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place

@@ -29,6 +29,7 @@ from conftest import ROOT
 from melgenre.app_worker import judge_recording
 from melgenre.audio import AudioError
 from melgenre.classifier import GenreClassifier
+from melgenre.model_folder import write_config
 
 pytest.importorskip("gradio", reason='the page needs gradio: pip install "melgenre[app]"')
 
@@ -385,7 +386,7 @@ def copied(exported, folder, **changes):
     config = json.loads((model / "config.json").read_text())
     for part, change in changes.items():
         config[part] = {**config[part], **change} if isinstance(change, dict) else change
-    (model / "config.json").write_text(json.dumps(config))
+    write_config(model, config)
     return model
 
 

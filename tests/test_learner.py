@@ -468,6 +468,26 @@ def test_kept_features_survive_damage_and_two_that_write_at_once(pictures, tmp_p
         np.testing.assert_array_equal(again, expected)
 
 
+def test_a_head_is_the_same_with_any_number_of_threads(pictures, tmp_path, monkeypatch):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    states, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        monkeypatch.setattr("melgenre.learner.feature_folder", lambda n=threads: tmp_path / str(n))
+        torch.set_num_threads(threads)
+        try:
+            learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+            learn.weights = "as if from ImageNet"
+            with learn.no_bar(), learn.no_logging():
+                fit(learn)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        states.append(learn.model.state_dict())
+    for state in states[1:]:
+        for name, weight in states[0].items():
+            torch.testing.assert_close(state[name], weight, atol=0, rtol=0)
+
+
 def test_a_texture_is_the_same_wherever_it_begins():
     torch.manual_seed(0)
     body = build_network("resnet18", 10, "texture")[0].eval()

@@ -122,17 +122,13 @@ def locked(path):
 def sweep(folder):
     """Delete the temporary files and folders that killed processes left directly in `folder`.
 
-    Those of processes that still run are kept.
+    Those of processes that still run, and of other users, are kept.
 
     Parameters
     ----------
     folder : str or Path
     """
-    _sweep(Path(folder).glob(f"{MARK}*.part"))
-
-
-def _sweep(parts):
-    for part in list(parts):
+    for part in filter(_is_ours, list(Path(folder).glob(f"{MARK}*.part"))):
         held = _hold(part)
         if held is not None:
             with suppress(OSError):  # of a read-only folder
@@ -156,7 +152,7 @@ def temporary_folder(parent):
     Path
     """
     parent = Path(parent)
-    _sweep(part for part in parent.glob(f"{MARK}*.part") if _is_ours(part))
+    sweep(parent)
     with _temporary(parent, lambda part: part.mkdir(mode=0o700)) as part:
         yield part
 

@@ -6,6 +6,7 @@ fold. Kept on disk, its features turn the training of a head from minutes into s
 
 import hashlib
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .collection import project_folder
 from .files import atomic_write, locked, sweep
-from .precision import feature_dtype, precision_name
+from .precision import feature_dtype, one_thread, precision_name
 
 KEPT_AT_ONCE = 256
 """Pictures after whose features the file is written: a killed run loses no more."""
@@ -100,16 +101,23 @@ def _load(file, _version):
 def _compute(learn, body, tracks, dtype):
     """Features of pictures as the learner's own DataLoaders prepare them."""
     body.eval().to(memory_format=torch.channels_last)
-    features, device = [], learn.dls.device.type
+    device = learn.dls.device.type
     # A CPU takes no longer for two at a time, and more would not fit its cache.
     bs = 2 if device == "cpu" else 32
     batches = learn.dls.test_dl(tracks, num_workers=0, bs=bs)
-    autocast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
+
+    def compute(batch):
+        autocast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
+        with torch.inference_mode(), autocast:
+            return body(batch[0]).float().cpu().numpy()
+
+    # On a CPU, one thread per batch: the features do not depend on the number of threads.
+    workers = torch.get_num_threads() if device == "cpu" else 1
     quiet = learn.logger is noop  # inside `learn.no_logging()`
-    with torch.inference_mode(), autocast:
-        for (pictures,) in tqdm(batches, desc="features", leave=False, disable=quiet):
-            features.append(body(pictures).float().cpu().numpy())
-    return np.concatenate(features)
+    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads,
+                                          initargs=(1,)) as pool:  # fmt: skip
+        bar = tqdm(pool.map(compute, batches), "features", len(batches), False, disable=quiet)
+        return np.concatenate(list(bar))
 
 
 def _digest_body(body):

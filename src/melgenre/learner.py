@@ -41,7 +41,14 @@ from .networks import (
     describe_imagenet_weights,
     find_architecture,
 )
-from .precision import device_name, feature_dtype, mixed_precision, precision_name, training_dtype
+from .precision import (
+    device_name,
+    feature_dtype,
+    mixed_precision,
+    one_thread,
+    precision_name,
+    training_dtype,
+)
 from .results import package_versions
 
 FROM_SCRATCH = "none (from scratch)"
@@ -227,7 +234,8 @@ def _fit_head(learn):
     head.logger = learn.logger
     if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
         head.remove_cb(ProgressCallback)
-    head.fit_one_cycle(RECIPES[learn.recipe]["freeze_epochs"])
+    with one_thread():
+        head.fit_one_cycle(RECIPES[learn.recipe]["freeze_epochs"])
 
 
 def _fit_all_layers(learn):

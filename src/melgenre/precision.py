@@ -89,6 +89,20 @@ def cpu_has_bf16():
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+@contextmanager
+def one_thread():
+    """Run torch's operations on one CPU thread each, so that their last bits are always the same.
+
+    With several threads, sums are split by their number, and the result depends on the machine.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def device_name(device):
     """The name of a device for a record: `cpu`, or a GPU with its model, as in `cuda (Tesla T4)`.
 

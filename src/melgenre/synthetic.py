@@ -11,7 +11,7 @@ import soundfile
 
 from .audio import SAMPLE_RATE
 from .composers import COMPOSERS, FRAMES, MODES, Artist, Score
-from .files import atomic_write
+from .files import atomic_write, sweep
 from .workers import on_all_cores
 
 GENRES = tuple(sorted(FRAMES))
@@ -119,6 +119,7 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
     missing = [(path, *clip, duration, seed) for clip, path in paths.items() if not path.exists()]
     for genre in GENRES:
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
+        sweep(folder / "genres" / genre)
     made = on_all_cores(
         _write_clip, missing, desc="made-up clips", unit=" clips", progress=progress
     )

@@ -1,0 +1,317 @@
+"""The operations that `kill.py` kills, each on a small folder of its own."""
+
+import functools
+import hashlib
+import http.server
+import json
+import os
+import tarfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import soundfile
+
+# Imported before the operations are forked, so that a kill falls into the operation proper.
+from melgenre.classifier import GenreClassifier
+from melgenre.collection import find_tracks
+from melgenre.decisions import keep_decision, load_decisions
+from melgenre.download import download, unpack
+from melgenre.evaluation import score
+from melgenre.export import export_learner
+from melgenre.frozen import body_features
+from melgenre.learner import fit, genre_learner, picture_dataloaders
+from melgenre.melspectrogram import MelSettings, check_picture, extract_melspectrograms
+from melgenre.model_folder import ModelError, write_config
+from melgenre.results import load_results, record_result
+from melgenre.songs import classify_folder
+
+GENRES = ["high", "low"]
+BODY = "squeezenet1_1"  # small: its export takes a second
+
+
+def nothing(*_):
+    """No inputs, or nothing that could be wrong."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is run, on what, and what must be true of it.
+
+    Attributes
+    ----------
+    prepare : callable
+        In the working directory of the operation -> a function that runs it.
+    make_inputs : callable
+        Writes the inputs into a folder.
+    check : callable
+        Raises an exception if what a killed run left in a folder could give a wrong answer.
+    content : callable
+        A file -> what must be the same after each run; None: nothing.
+    """
+
+    prepare: callable
+    make_inputs: callable = nothing
+    check: callable = nothing
+    content: callable = Path.read_bytes
+
+
+def make_songs(folder, seconds=2, count=24):
+    """Some songs of two genres."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        song = folder / "music" / GENRES[number % 2] / f"song {number:02}.wav"
+        song.parent.mkdir(parents=True, exist_ok=True)
+        t = np.arange(seconds * 22050) / 22050
+        tone = 0.3 * np.sin(2 * np.pi * (2000, 200)[number % 2] * rng.uniform(0.9, 1.1) * t)
+        soundfile.write(song, tone + rng.normal(0, 0.01, t.size), 22050)
+
+
+def make_pictures(folder):
+    make_songs(folder, count=12)
+    extract_melspectrograms(find_tracks(folder / "music"), folder / "pictures", progress=False)
+
+
+def table():
+    tracks = extract_melspectrograms(find_tracks("music"), "pictures", progress=False)
+    return tracks.assign(split=["train", "train", "valid"] * (len(tracks) // 3))
+
+
+def extraction():
+    return lambda: extract_melspectrograms(find_tracks("music"), "pictures", progress=False)
+
+
+def check_pictures(folder):
+    for picture in (folder / "pictures").rglob("[!.]*.png"):
+        check_picture(picture)
+
+
+def make_model(folder):
+    """Songs, and a model of one layer."""
+    make_songs(folder)
+    settings = MelSettings()
+    shape = ["batch", settings.n_mels, settings.columns]
+    floats = onnx.TensorProto.FLOAT
+    network = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("ReduceMean", ["pictures"], ["strangeness"], axes=[1, 2],
+                                  keepdims=0),
+            onnx.helper.make_node("ReduceMean", ["pictures"], ["loud"], axes=[2], keepdims=0),
+            onnx.helper.make_node("MatMul", ["loud", "weights"], ["logits"]),
+            onnx.helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        ],
+        "small",
+        [onnx.helper.make_tensor_value_info("pictures", floats, shape)],
+        [
+            onnx.helper.make_tensor_value_info("probabilities", floats, ["batch", 2]),
+            onnx.helper.make_tensor_value_info("strangeness", floats, ["batch"]),
+        ],
+        [onnx.numpy_helper.from_array(np.eye(128, 2, dtype=np.float32), "weights")],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 13)]
+    model = onnx.helper.make_model(network, opset_imports=opset, ir_version=8)
+    (folder / "model").mkdir()
+    onnx.save(model, str(folder / "model" / "model.onnx"))
+    result = {"protocol": "random", "accuracy": 0.5, "interval": [0, 1], "tracks": 2}
+    write_config(folder / "model", {
+        "format_version": 4, "architecture": BODY, "body": "whole", "genres": GENRES,
+        "mel_settings": settings.__dict__, "normalisation": {"mean": [0] * 3, "std": [1] * 3},
+        "calibration": {"temperature": 1.0, "strangest": None, "tracks": 2},
+        "training": {"weights": "none", "collection": "songs"}, "result": result,
+    })  # fmt: skip
+
+
+def folder_csv():
+    classifier = GenreClassifier.load("model")
+    return lambda: classify_folder(classifier, "music", "genres.csv", progress=False)
+
+
+class Slow(http.server.SimpleHTTPRequestHandler):
+    """Serves 8 MB in a second, from any byte on, as servers of large files do."""
+
+    content = np.random.default_rng(0).bytes(2**23)
+
+    def do_GET(self):
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.send_header("ETag", '"one"')
+        end = len(self.content)
+        self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
+        self.end_headers()
+        for place in range(start, end, 2**17):
+            self.wfile.write(self.content[place : place + 2**17])
+            threading.Event().wait(0.01)
+
+    def log_message(self, *_):
+        """Keep quiet."""
+
+
+@functools.cache
+def server():
+    """A server in the process that kills; it lives on when a download is killed."""
+    one = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    one.handle_error = nothing  # of connections that were killed
+    threading.Thread(target=one.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{one.server_port}/file"
+
+
+def downloading():
+    url = server()
+    return lambda: download(url, "file.bin", progress=False)
+
+
+def check_download(folder):
+    if (folder / "file.bin").exists():
+        assert (folder / "file.bin").read_bytes() == Slow.content
+
+
+def make_archive(folder):
+    source = folder.parent / "source"
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        file = source / "collection" / GENRES[number % 2] / f"{number}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(rng.bytes(20_000))
+    with tarfile.open(folder / "music.tar.gz", "w:gz") as archive:
+        archive.add(source, ".")
+
+
+def unpacking():
+    return lambda: unpack("music.tar.gz", "unpacked")
+
+
+def check_unpacked(folder):
+    if (folder / "unpacked").exists():
+        assert len(list((folder / "unpacked").rglob("*.wav"))) == 300
+
+
+def learner(genres=("high", "low"), seed=0):
+    """A small untrained network, and what `export_learner` needs beside it."""
+    tracks = table().replace({"genre": dict(zip(GENRES, genres, strict=True))})
+    learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False, seed=seed)
+    predictions = tracks.assign(predicted=genres[0], **{f"p_{genre}": 0.5 for genre in genres})
+    training = {"weights": "none", "seed": seed}
+    return learn, training, score(predictions, "random"), predictions
+
+
+def make_older_model(folder):
+    """A model of other genres, which the operation replaces."""
+    make_pictures(folder)
+    here = os.getcwd()
+    os.chdir(folder)
+    learn, *rest = learner(genres=("alto", "bass"), seed=1)
+    export_learner(learn, "exported", *rest)
+    os.chdir(here)
+
+
+def exporting():
+    learn, *rest = learner()
+    return lambda: export_learner(learn, "exported", *rest)
+
+
+def check_model(folder):
+    """A model answers whole: with the old weights and genres, or with the new."""
+    try:
+        classifier = GenreClassifier.load(folder / "exported")
+    except ModelError as error:
+        raise AssertionError(f"no model: {error}") from error
+    assert set(classifier.genres) in ({"alto", "bass"}, {"high", "low"})
+    assert classifier.config["training"]["seed"] == (1 if "alto" in classifier.genres else 0)
+
+
+def model_content(path):
+    """All but the pickle, whose archive has random names."""
+    if path.name == "learner.pkl":
+        return "there"
+    if path.name == "config.json":
+        config = json.loads(path.read_text())
+        del config["sha256"]
+        return json.dumps(config)
+    return path.read_bytes()
+
+
+def recording():
+    predictions = pd.DataFrame({"track_id": [str(n) for n in range(300)]})
+    predictions = predictions.assign(genre="a", predicted="a")
+
+    def run():
+        for seed in range(20):
+            predictions.loc[: 10 * seed, "predicted"] = "b"
+            training = {"collection": "c", "model": "m", "weights": "w", "seed": seed}
+            result = {"protocol": "random", "accuracy": (predictions["predicted"] == "a").mean()}
+            record_result("results", training, result, predictions)
+
+    return run
+
+
+def check_results(folder):
+    if (folder / "results" / "results.jsonl").exists():
+        runs = load_results(folder / "results")
+        written = (folder / "results" / "results.jsonl").read_text().splitlines()
+        assert len(runs) == len(written), "a run is left out"
+
+
+def results_content(path):
+    if path.suffix == ".csv":
+        return path.read_bytes()
+    lines = map(json.loads, path.read_text().splitlines())
+    return [{**line, "date": "", "commit": ""} for line in lines]
+
+
+def deciding():
+    def run():
+        for number in range(60):
+            keep_decision("decisions.csv", f"track {number}", "jazz", "broken")
+
+    return run
+
+
+def check_decisions(folder):
+    found = load_decisions(folder / "decisions.csv")["track_id"].tolist()
+    assert found == [f"track {number}" for number in range(len(found))]
+
+
+def caching():
+    tracks = table()
+    learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False)
+    from melgenre import frozen
+
+    frozen.KEPT_AT_ONCE = 2
+    return lambda: body_features(learn, tracks, "features")
+
+
+def training():
+    tracks = table()
+    learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False)
+    from melgenre import checkpoint
+
+    checkpoint.SECONDS_BETWEEN = 0
+
+    def run():
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        weights = [tensor.numpy().tobytes() for tensor in learn.model.state_dict().values()]
+        Path("weights.txt").write_text(hashlib.sha256(b"".join(weights)).hexdigest())
+
+    return run
+
+
+def training_content(path):
+    return None if "checkpoints" in path.parts else path.read_bytes()
+
+
+OPERATIONS = {
+    "extraction": Operation(extraction, make_songs, check_pictures),
+    "folder CSV": Operation(folder_csv, make_model),
+    "download": Operation(downloading, check=check_download),
+    "unpack": Operation(unpacking, make_archive, check_unpacked),
+    "export": Operation(exporting, make_older_model, check_model, model_content),
+    "results": Operation(recording, check=check_results, content=results_content),
+    "decisions": Operation(deciding, check=check_decisions),
+    "feature cache": Operation(caching, make_pictures),
+    "training": Operation(training, make_pictures, content=training_content),
+}
