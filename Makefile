@@ -3,6 +3,7 @@ PYTHON ?= python3
 # One environment for each Python, so that `make test PYTHON=python3.12` leaves .venv alone.
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 COLLECTION ?= auto
+SECONDS ?= 60
 # What `make app` and `make bench` use: a folder that notebook 04 exported.
 MODEL ?= models/resnet34
 BIN := $(VENV)/bin
@@ -16,7 +17,8 @@ PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lint lab app bench gpu-check results check kill notebooks lock address clean exported
+.PHONY: help run test test-colab lint lab app bench fuzz gpu-check results check kill notebooks lock
+.PHONY: address clean exported
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -71,6 +73,9 @@ bench: exported $(VENV)/.run  ## measure speed and memory beside what else one w
 	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/explaining.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
+
+fuzz: $(VENV)/.test  ## give damaged files to all that reads files, for 60 s (make fuzz SECONDS=3600)
+	$(BIN)/python -W ignore fuzz/fuzz.py --seconds $(SECONDS)
 
 gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one; keep times and accuracies
 	$(BIN)/python -m pytest -m gpu

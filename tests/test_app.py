@@ -29,6 +29,7 @@ from conftest import ROOT
 from melgenre.app_worker import judge_recording
 from melgenre.audio import AudioError
 from melgenre.classifier import GenreClassifier
+from melgenre.model_folder import write_config
 
 pytest.importorskip("gradio", reason='the page needs gradio: pip install "melgenre[app]"')
 
@@ -385,7 +386,7 @@ def copied(exported, folder, **changes):
     config = json.loads((model / "config.json").read_text())
     for part, change in changes.items():
         config[part] = {**config[part], **change} if isinstance(change, dict) else change
-    (model / "config.json").write_text(json.dumps(config))
+    write_config(model, config)
     return model
 
 
@@ -415,7 +416,7 @@ def test_a_config_with_texts_for_numbers_is_no_error_of_the_page(exported, tmp_p
 
 def test_a_model_that_cannot_classify_is_refused_at_the_start(exported, tmp_path):
     model = copied(exported, tmp_path, calibration={"strangest": "much"})
-    with pytest.raises(AssertionError, match="is damaged: it cannot classify silence"):
+    with pytest.raises(AssertionError, match="is damaged"):
         Server(model, tmp_path)
     assert not list((tmp_path / "tmp").iterdir())
 

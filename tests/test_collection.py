@@ -1,5 +1,6 @@
 import http.server
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -132,6 +133,110 @@ def test_a_users_own_facts_are_added(tmp_path, write_song):
     (tmp_path / "tracks.csv").write_text("name,artist\na,b\n")
     with pytest.raises(CollectionError, match="needs a column track_id"):
         find_tracks(tmp_path)
+
+
+TABLE = "track_id{0}artist_id{0}year\nrock/a{0}Björk{0}1999\n{0}{0}\n\njazz/b{0}12{0}\n"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, separator, encoding, ends):
+    for name in ("rock/a", "jazz/b"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.wav").write_bytes(b"")
+    text = TABLE.format(separator).replace("\n", ends)
+    (tmp_path / "tracks.csv").write_bytes(text.encode(encoding))
+    tracks = find_tracks(tmp_path).set_index("track_id")
+    assert tracks["artist_id"].to_dict() == {"rock/a": "Björk", "jazz/b": "12"}
+    assert tracks.loc["rock/a", "year"] == 1999
+
+
+def test_numbers_and_words_for_nothing_are_names(tmp_path):
+    for name in ("90s/1", "90s/2", "90s/007"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.wav").write_bytes(b"")
+    text = '"track_id", "artist_id"\n90s/1,NA\n90s/007,"O\'Hara, Miles"\n'
+    (tmp_path / "tracks.csv").write_text(text)
+    artists = find_tracks(tmp_path).set_index("track_id")["artist_id"]
+    assert artists.dropna().to_dict() == {"90s/1": "NA", "90s/007": "O'Hara, Miles"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n\n", b"\0" * 5000, bytes(range(256)) * 99, b"PK\3\4" + bytes(99), b"a,b\n1,2,3,4,5\n",
+     b'track_id,"artist_id\nrock/a,b\n', b"\xff\xfe\x00", b"track_id\na\na\n", b"\xef\xbb\xbf",
+     b"track_id,artist_id\n" + b"x" * 5_000_000 + b",y," * 9],
+    ids=lambda content: str(content[:20]),
+)  # fmt: skip
+def test_a_damaged_table_gets_a_sentence(tmp_path, content):
+    (tmp_path / "rock").mkdir()
+    (tmp_path / "rock" / "a.wav").write_bytes(b"")
+    (tmp_path / "tracks.csv").write_bytes(content)
+    with pytest.raises(CollectionError, match="tracks.csv") as raised:
+        find_tracks(tmp_path)
+    assert len(str(raised.value)) < 500
+
+
+def test_two_folders_of_one_name_in_a_project_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    folders = ["data/mine", "data/unpacked/packed", "data/old/mine", "mine", "data"]
+    for name in folders:
+        (tmp_path / name / "rock").mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "rock" / "a.wav").write_bytes(b"")
+    names = [find_tracks(tmp_path / name)["collection"].iloc[0] for name in folders]
+    assert names[:2] == ["mine", "packed"]
+    assert len(set(names)) == 5
+    assert all(re.fullmatch(r"(mine|data)-[0-9a-f]{6}", name) for name in names[2:])
+
+
+def test_two_archives_of_one_name_are_two_collections(tmp_path, capsys):
+    for place, genre in (("one", "jazz"), ("two", "rock")):
+        (tmp_path / place).mkdir()
+        with zipfile.ZipFile(tmp_path / place / "music.zip", "w") as archive:
+            archive.writestr(f"{genre}/a.wav", b"")
+    found = [
+        load_collection(tmp_path / place / "music.zip", data=tmp_path / "data", progress=False)
+        for place in ("one", "two", "one")
+    ]
+    assert [tracks["genre"].tolist() for tracks in found] == [["jazz"], ["rock"], ["jazz"]]
+
+
+def test_an_archive_of_the_same_size_but_other_content_is_another_collection(tmp_path):
+    for genre in ("jazz", "rock"):
+        with zipfile.ZipFile(tmp_path / "music.zip", "w") as archive:
+            archive.writestr(f"{genre}/a.wav", b"")
+        tracks = load_collection(tmp_path / "music.zip", data=tmp_path / "data", progress=False)
+        assert tracks["genre"].tolist() == [genre]
+
+
+def test_what_cannot_be_listed_or_read_does_not_end_the_search(tmp_path, monkeypatch):
+    (tmp_path / "rock").mkdir()
+    (tmp_path / "rock" / "a.wav").symlink_to(tmp_path / "gone.wav")
+    (tmp_path / "rock" / "b.png").symlink_to("b.png")  # round in a circle
+    (tmp_path / "rock" / "c.png").symlink_to(tmp_path)
+    (tmp_path / "archive").symlink_to("archive")
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match="pictures are left aside"):
+        assert find_tracks(tmp_path)["track_id"].tolist() == ["rock/a"]
+
+
+def test_a_folder_that_may_not_be_listed_gets_a_sentence(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(CollectionError, match="No music in"):
+        load_collection(tmp_path, data=tmp_path / "data", progress=False)
 
 
 def test_pictures_made_earlier_are_tracks(tmp_path, write_song):
@@ -273,6 +378,6 @@ def test_the_project_can_lie_in_another_folder_than_what_is_unpacked(tmp_path, h
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / "kept"))
     monkeypatch.setenv("MELGENRE_UNPACKED", str(tmp_path / "unpacked"))
     tracks = load_collection("gtzan-mini", progress=False)
-    kept = [f.relative_to(tmp_path / "kept") for f in (tmp_path / "kept").rglob("*.*")]
+    kept = [f.relative_to(tmp_path / "kept") for f in (tmp_path / "kept").rglob("[!.]*.*")]
     assert kept == [Path("data/gtzan-mini/main.zip")]
     assert all(Path(path).is_relative_to(tmp_path / "unpacked") for path in tracks["path"])

@@ -1,5 +1,8 @@
 import json
 import os
+import resource
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -254,6 +257,78 @@ def test_a_picture_of_other_settings_or_none_is_told(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(PictureError, match="text.png: not readable"):
         check_picture(tmp_path / "text.png")
+
+
+def png(width, height, depth=8, colour=0):
+    """A PNG whose header announces so many pixels, of which none is there."""
+    chunks = b""
+    for kind, content in (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    ):
+        whole = kind + content
+        chunks += struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("size", [(10_000, 10_000), (40_000, 40_000), (2**31 - 1, 2**31 - 1)])
+def test_a_picture_of_absurd_size_is_refused_by_its_header(tmp_path, size, recwarn):
+    (tmp_path / "bomb.png").write_bytes(png(*size))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PictureError, match="bomb.png: "):
+        check_picture(tmp_path / "bomb.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("format", ["JPEG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
+def test_only_png_is_opened_under_its_name(tmp_path, format):
+    Image.new("L", (387, 128)).save(tmp_path / "a.png", format=format)
+    with pytest.raises(PictureError, match="a.png: not readable"):
+        check_picture(tmp_path / "a.png")
+
+
+def test_a_damaged_picture_is_told(tmp_path):
+    Image.new("L", (387, 128)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    for end in range(0, 41):
+        (tmp_path / "a.png").write_bytes(whole[:end])
+        with pytest.raises(PictureError, match="a.png: not readable"):
+            check_picture(tmp_path / "a.png")
+    with pytest.raises(PictureError, match="not readable"):
+        check_picture(tmp_path)
+
+
+DAMAGED_SETTINGS = [
+    '{"n_fft": "2048"}', '{"n_fft": 2048.5}', '{"n_fft": true}', '{"n_fft": 15}',
+    '{"n_fft": 65537}', '{"n_mels": 0}', '{"n_mels": 1025}', '{"n_mels": 1e400}',
+    '{"hop_length": 0}', '{"hop_length": -1}', '{"hop_length": 32769}', '{"sample_rate": 999}',
+    '{"sample_rate": 768001}', '{"duration": NaN}', '{"duration": Infinity}', '{"duration": 0.05}',
+    '{"duration": 601}', '{"top_db": 0}', '{"top_db": null}', '{"top_db": [80]}',
+    '{"n_fft": 65536, "hop_length": 100}',
+    '{"n_mels": 1024, "n_fft": 65536}', '{"hop_length": 1}', '{"duration": 600, "hop_length": 200}',
+    '{"duration": 600, "sample_rate": 768000, "hop_length": 32768}', '{"unknown": 1}', "[1]", "1",
+    "null", '"text"', "", "{", '{"n_fft": ' + "9" * 5000 + "}", "[" * 100_000, " " * 10_000_001,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED_SETTINGS, ids=lambda content: content[:40])
+def test_settings_that_no_picture_can_have_are_told(tmp_path, content):
+    (tmp_path / "mel_settings.json").write_text(content)
+    with pytest.raises(PictureError, match="mel_settings.json .* is damaged"):
+        load_settings(tmp_path)
+
+
+def test_settings_that_are_not_utf_8_or_no_file_are_told(tmp_path):
+    (tmp_path / "mel_settings.json").write_bytes(b'{"n_f\xfft": 2048}')
+    with pytest.raises(PictureError, match="is damaged"):
+        load_settings(tmp_path)
+    (tmp_path / "mel_settings.json").unlink()
+    assert load_settings(tmp_path) is None
+    (tmp_path / "mel_settings.json").mkdir()
+    with pytest.raises(PictureError, match="is damaged"):
+        load_settings(tmp_path)
 
 
 def test_a_picture_is_checked_against_the_settings_beside_it(tmp_path):

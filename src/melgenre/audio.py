@@ -8,6 +8,7 @@ A file that is empty, holds no sound, or is shorter than its own header announce
 
 import io
 import os
+import re
 import struct
 import threading
 from contextlib import contextmanager, nullcontext, suppress
@@ -33,7 +34,13 @@ BLOCK_SECONDS = 10  # read at a time where memory is to stay flat
 HEAD_BYTES = 4096  # of a file, to see what it is
 CONTAINERS = "aac,asf,avi,flac,matroska,mov,mp3,mpeg,mpegts,ogg,wav"  # that PyAV may open
 MOST_CHANNELS = 8  # PyAV reads memory that is not its own of a (damaged) frame that has more
-SOUNDFILE_HEADS = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"FORM", b"caff")
+LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # in Hz; a header may announce anything
+ENDLESS = 2**62  # libsndfile gives a stream of unknown length more frames than that
+LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
+MP3_HEAD = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]")  # of a layer III frame
+MPEG1_KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # of layer III
+MPEG2_KBITS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+SOUNDFILE_HEADS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"FORM", b"caff")
 
 
 class AudioError(ValueError):
@@ -90,12 +97,13 @@ def load_audio(path, *, sample_rate=SAMPLE_RATE, offset=0.0, duration=None):
 def audio_duration(path):
     """Length of a recording in seconds, without decoding it; `AudioError` as `load_audio`."""
     name = _name(path)
-    try:
-        with _soundfile(path, name) as file:
-            return file.frames / file.samplerate
-    except _Unreadable as error:
-        with _container(path, name, error) as container:
-            return _announced_seconds(container, path) or _packet_seconds(container)
+    with _audio_errors(name):
+        try:
+            with _soundfile(path, name) as file:
+                return file.frames / file.samplerate
+        except _Unreadable as error:
+            with _container(path, name, error) as container:
+                return _announced_seconds(container, path) or _packet_seconds(container)
 
 
 def play(recording, *, start=0.0, seconds=5.0):
@@ -200,10 +208,23 @@ def _decode(recording, name, seconds, offset, duration):
         for start in range(0, len(y), seconds * rate):
             yield _as_floats(y[start : start + seconds * rate]), rate
         return
+    with _audio_errors(name):
+        try:
+            yield from _decode_by_soundfile(recording, name, seconds, offset, duration)
+        except _Unreadable as error:  # raised before the first block alone
+            yield from _decode_by_pyav(recording, name, seconds, offset, duration, error)
+
+
+@contextmanager
+def _audio_errors(name):
+    """Damaged files bring about errors of any kind: each is an `AudioError` of this file."""
     try:
-        yield from _decode_by_soundfile(recording, name, seconds, offset, duration)
-    except _Unreadable as error:  # raised before the first block alone
-        yield from _decode_by_pyav(recording, name, seconds, offset, duration, error)
+        yield
+    except AudioError:
+        raise
+    except Exception as error:
+        cause = "memory does not suffice" if isinstance(error, MemoryError) else _cause(error)
+        raise AudioError(f"damaged ({cause}). Fetch it again, or leave it out.", name) from error
 
 
 def _decode_by_soundfile(recording, name, seconds, offset, duration):
@@ -227,10 +248,9 @@ def _decode_by_soundfile(recording, name, seconds, offset, duration):
                 there += len(block)
                 yield _as_floats(block), rate
         except Exception as error:  # a damaged file brings about errors of any kind
-            raise _damaged((start + there) / rate, error, name) from error
-        guessed = file.format == "MP3" and not _mp3_frames(recording)
-        if there < wanted and not guessed:
-            _check_complete((start + wanted) / rate, (start + there) / rate, name)
+            raise _damaged(max(start + there, file.tell()) / rate, error, name) from error
+        if there < wanted:
+            _check_complete(file.frames / rate, (start + there) / rate, name)
 
 
 def _decode_by_pyav(recording, name, seconds, offset, duration, unreadable):
@@ -244,15 +264,15 @@ def _frames(container, recording, offset, duration, name):
 
     stream = container.streams.audio[0]
     unit, first = stream.time_base, stream.start_time or 0
-    packets, rate, end = 0, 0, None
+    packets, rate, end, lost = 0, 0, None, False
     for packet in _packets(container, name):
         packets += packet.duration or 0
         # A decoder needs what is shortly before a piece, and no more.
         if packet.pts is not None and (packet.pts - first) * unit < offset - 1:
             continue
-        with suppress(FFmpegError):  # how much is lost by it is checked at the end
+        try:
             for frame in packet.decode():
-                if frame.layout.nb_channels > MOST_CHANNELS:
+                if frame.layout.nb_channels > MOST_CHANNELS or not _is_rate(frame.sample_rate):
                     continue
                 rate = frame.sample_rate
                 if end is None:
@@ -265,11 +285,16 @@ def _frames(container, recording, offset, duration, name):
                 end += len(y)
                 if left is not None and left <= len(y):
                     return
+            lost = lost and not packet.size  # the last packet is empty
+        except FFmpegError:  # how much is lost by it is checked at the end
+            lost = True
     if not rate and not offset:
         raise ValueError("no frame is whole")
-    read = float(packets * unit)
-    announced = _announced_seconds(container, recording) or read
-    _check_complete(announced, end / rate if rate else read, name)
+    announced, read = _announced_seconds(container, recording), float(packets * unit)
+    there = end / rate if rate else read
+    _check_complete(announced or read, there, name)
+    if lost and container.format.name in ("aac", "flac") and not announced:
+        raise _ends_within_a_frame(name)
 
 
 def _packets(container, name):
@@ -315,9 +340,15 @@ def _check_long_enough(seconds, name):
 
 def _damaged(seconds, error, name):
     return AudioError(
-        f"damaged: no sound can be read after {seconds:.1f} s ({_cause(error)}). Fetch the file "
-        "again, or leave it out.", name,
+        f"truncated or damaged: no sound can be read after {seconds:.1f} s ({_cause(error)}). "
+        "Fetch the file again, or leave it out.", name,
     )  # fmt: skip
+
+
+def _ends_within_a_frame(name):
+    return AudioError(
+        "truncated: it ends within a frame of sound. Fetch the file again, or leave it out.", name
+    )
 
 
 def _check_complete(announced, there, name):
@@ -350,6 +381,8 @@ def _soundfile(recording, name):
     # where none is stated, and gives up where some bytes are damaged.
     if not known and _import_av():
         raise _Unreadable("not readable as sound.", name)
+    if _is_mp3(head) and not _mp3_frames(recording):
+        recording = _stating_its_length(recording) or recording
     path = isinstance(recording, (str, Path))
     with nullcontext(recording) if path else _binary(recording) as file:
         try:
@@ -358,7 +391,31 @@ def _soundfile(recording, name):
         except Exception as error:  # a damaged file brings about errors of any kind
             raise _unreadable(head, error, name) from error
         with opened:
+            _check_bounds(opened.samplerate, opened.channels, name)
+            guessed = opened.format == "MP3" and not _mp3_frames(recording)
+            if guessed or opened.frames > ENDLESS:
+                raise _Unreadable(
+                    "it states no length. Convert it to wav or flac, or leave it out.", name
+                )
             yield opened
+
+
+def _check_bounds(rate, channels, name):
+    """A small file may announce so much that memory or hours would go to it."""
+    if not _is_rate(rate):
+        raise AudioError(
+            f"a sample rate of {rate:,} Hz; it must be between {LOWEST_RATE:,} and "
+            f"{HIGHEST_RATE:,} Hz. Convert the file to wav or flac, or leave it out.", name,
+        )  # fmt: skip
+    if channels > MOST_CHANNELS:
+        raise AudioError(
+            f"{channels} channels; at most {MOST_CHANNELS} are read. Convert the file to stereo, "
+            "or leave it out.", name,
+        )  # fmt: skip
+
+
+def _is_rate(rate):
+    return LOWEST_RATE <= rate <= HIGHEST_RATE
 
 
 @contextmanager
@@ -375,8 +432,10 @@ def _container(recording, name, unreadable):
         with _binary(recording) as file, av.open(file, options=only) as container:
             if not container.streams.audio:
                 raise AudioError("there is no sound in it.", name)
-            if not container.streams.audio[0].codec_context.sample_rate:
+            codec = container.streams.audio[0].codec_context
+            if not codec.sample_rate:
                 raise ValueError("no frame is whole")
+            _check_bounds(codec.sample_rate, codec.channels, name)
             yield container
     except AudioError:
         raise
@@ -425,6 +484,73 @@ def _mp3_frames(recording):
     return 0
 
 
+def _mp3_walk(recording):
+    """Of an mp3 that does not state its length: its frames, and whether the last one is whole."""
+    with _binary(recording) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        place, frames, first, end = _id3_bytes(file.read(10)), 0, None, None
+        while place < size:
+            file.seek(place)
+            head = file.read(4)
+            length = _mp3_frame_bytes(head)
+            if first is None and length:  # two at once are no accident
+                file.seek(place + length)
+                if _same_sound(head, file.read(4)):
+                    first, end = head, place
+            if length and first is not None and _same_sound(first, head):
+                if place + length > size and place == end:
+                    return frames, False
+                frames, place = frames + 1, place + length
+                end = place
+                continue
+            file.seek(place + 1)  # what lies between frames: tags, padding, damage
+            between = file.read(HEAD_BYTES)
+            found = MP3_HEAD.search(between)
+            place += 1 + (found.start() if found else max(len(between) - 2, 1))
+    return frames, True
+
+
+def _is_mp3(head):
+    return head[:3] == b"ID3" or _mp3_frame_bytes(head[:4]) > 0
+
+
+def _mp3_frame_bytes(head):
+    """Length of the frame of MPEG layer III sound that begins with 4 bytes; 0 where none does."""
+    bits = int.from_bytes(head, "big") if len(head) == 4 else 0
+    version, bitrate, rate = bits >> 19 & 3, bits >> 12 & 15, bits >> 10 & 3
+    if bits >> 21 != 0x7FF or bits >> 17 & 3 != 1 or version == 1 or bitrate in (0, 15) or rate > 2:
+        return 0
+    kbits = (MPEG1_KBITS if version == 3 else MPEG2_KBITS)[bitrate]
+    rate = (44100, 48000, 32000)[rate] // {3: 1, 2: 2, 0: 4}[version]
+    return (144_000 if version == 3 else 72_000) * kbits // rate + (bits >> 9 & 1)
+
+
+def _same_sound(head, other):
+    """Whether the heads of two frames agree in version, layer and sample rate."""
+    alike = _mp3_frame_bytes(other) and head[1] >> 1 == other[1] >> 1
+    return bool(alike and head[2] & 0x0C == other[2] & 0x0C)
+
+
+def _stating_its_length(recording):
+    """An mp3 with a new first frame that states its length; None of what is no mp3.
+
+    libsndfile guesses the length of one without such a frame, and reads no further.
+    """
+    frames, _ = _mp3_walk(recording)
+    with _binary(recording) as file:
+        file.seek(_id3_bytes(file.read(10)))
+        sound = file.read()
+    if not frames or not _mp3_frame_bytes(sound[:4]):
+        return None
+    # Of a middle bitrate, so that there is room, and without a checksum or padding.
+    head = bytes([sound[0], sound[1] | 1, 0x90 | sound[2] & 0x0C, sound[3]])
+    mono, first_version = head[3] >> 6 == 3, head[1] >> 3 & 3 == 3
+    side = (17 if mono else 32) if first_version else (9 if mono else 17)
+    frame = head + bytes(side) + b"Info" + struct.pack(">II", 1, frames)
+    return frame.ljust(_mp3_frame_bytes(head), b"\0") + sound
+
+
 def _id3_bytes(head):
     """Length of the ID3 tag before the sound of an mp3; its size is written with 7 bits a byte."""
     if len(head) < 10 or not head.startswith(b"ID3"):
@@ -461,19 +587,53 @@ def _checked_head(recording, name):
         raise AudioError(f"cannot be read ({error.strerror}).", name) from error
     if size == 0:
         raise AudioError("empty file (0 bytes). Fetch it again, or leave it out.", name)
-    announced = 0
-    if len(head) >= 12 and head[:4] == b"RIFF":
-        announced = 8 + struct.unpack("<I", head[4:8])[0]
-    elif len(head) >= 12 and head[:4] == b".snd":
-        announced = sum(struct.unpack(">II", head[4:12]))
-    # Streams write 0 or 2**32 - 1 where the length is not known beforehand. One byte of
-    # padding may be missing at the end of a wav of odd length.
-    if size + 1 < announced < 2**32 - 1:
+    announced = _announced_bytes(head)
+    # One byte of padding may be missing at the end of a wav of odd length.
+    if size + 1 < announced:
         raise AudioError(
             f"truncated: its header announces {announced:,} bytes, the file has {size:,}. "
             "Fetch it again, or leave it out.", name,
         )  # fmt: skip
+    if head[:4] == b"OggS" and not _ogg_is_whole(recording):
+        raise AudioError(
+            "truncated: its last page is not there or not whole. Fetch the file again, or leave it "
+            "out.", name,
+        )  # fmt: skip
+    if _is_mp3(head) and not _mp3_frames(recording):
+        _, whole = _mp3_walk(recording)
+        if not whole:
+            raise _ends_within_a_frame(name)
     return head
+
+
+def _announced_bytes(head):
+    """Length of a file by its header; 0 where that states none, or is a stream's."""
+    kind, head, announced = head[:4], head.ljust(28, b"\0"), 0
+    if kind == b"RIFF":
+        announced = 8 + struct.unpack("<I", head[4:8])[0]
+    elif kind in (b"FORM", b"RIFX"):
+        announced = 8 + struct.unpack(">I", head[4:8])[0]
+    elif kind == b".snd":
+        announced = sum(struct.unpack(">II", head[4:12]))
+    elif kind == b"RF64" and head[12:16] == b"ds64":
+        return 8 + struct.unpack("<Q", head[20:28])[0]
+    elif kind == b"riff":
+        return struct.unpack("<Q", head[16:24])[0]
+    # Streams write 0 or 2**32 - 1 where the length is not known beforehand.
+    return announced if announced < 2**32 - 1 else 0
+
+
+def _ogg_is_whole(recording):
+    """Whether the last page of an Ogg file is whole, and says that it is the last."""
+    with _binary(recording) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LONGEST_OGG_PAGE))
+        _, found, page = file.read().rpartition(b"OggS")
+    if not found or len(page) < 23:
+        return False
+    lengths = page[23 : 23 + page[22]]
+    whole = len(lengths) == page[22] and len(page) >= 23 + len(lengths) + sum(lengths)
+    return whole and bool(page[1] & 4)
 
 
 def _unreadable(head, error, name):
@@ -496,6 +656,7 @@ def _unreadable(head, error, name):
 def _cause(error):
     """A decoder's own words for `error`, without the path that it puts in front of them."""
     words = getattr(error, "error_string", None) or getattr(error, "strerror", None)
+    words = printable(words).removeprefix("Error : ") if isinstance(words, str) else ""
     # What libsndfile and ffmpeg call a file in which they find nothing that they know.
     unknown = ("File does not exist or is not a regular file", "Invalid argument")
     if words and words.startswith(unknown):

@@ -4,11 +4,14 @@ Any folder of `<genre>/<song>` or `<genre>/<artist>/<album>/<song>` is a collect
 archives unpack (`genres/…`, `Data/genres_original/…`), pictures made earlier, or a user's music.
 """
 
+import codecs
 import hashlib
+import io
 import itertools
 import os
 import warnings
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +20,7 @@ import pandas as pd
 
 from .audio import AUDIO_SUFFIXES
 from .download import download, is_archive, unpack
-from .files import walk
+from .files import printable, short, walk
 from .melspectrogram import PictureError, check_picture
 from .synthetic import make_synthetic_collection
 
@@ -43,6 +46,9 @@ WRAPPERS = frozenset(
 
 OWN_FILES = ("tracks.csv", "SYNTHETIC.md", "mel_settings.json", "sources.json")
 """Files of a collection that are no tracks, and are no surprise."""
+
+LARGEST_TABLE = 100_000_000
+"""In bytes, of a `tracks.csv`: a million tracks."""
 
 FEW_SONGS = 10
 """A genre of fewer songs gets a warning: hardly one of them is left to be judged by."""
@@ -231,27 +237,70 @@ def find_tracks(folder):
 
 def _own_facts(folder):
     """What a `tracks.csv` in the folder knows of its tracks; nothing where there is none."""
-    table = folder / "tracks.csv"
-    if not table.exists():
+    name = f"{printable(folder.name)}/tracks.csv"
+    try:
+        with (folder / "tracks.csv").open("rb") as file:
+            content = file.read(LARGEST_TABLE + 1)
+    except FileNotFoundError:
         return pd.DataFrame({"track_id": [], "artist_id": []}, dtype=str)
-    facts = pd.read_csv(table, dtype={"track_id": str, "artist_id": str})
+    except OSError as error:
+        raise CollectionError(f"{name} cannot be read ({error.strerror}).") from error
+    try:
+        facts = _read_table(content)
+    except Exception as error:  # pandas has errors of many kinds for what is no table
+        raise CollectionError(
+            f"{name} is no table ({short(error)}). Save it as CSV, in UTF-8, or move it away."
+        ) from error
+    facts = facts.dropna(subset="track_id") if "track_id" in facts else facts
     if "track_id" not in facts or facts["track_id"].duplicated().any():
         raise CollectionError(
-            f"{folder.name}/tracks.csv needs a column track_id that names each track once, as in "
-            "jazz/song for jazz/song.mp3."
+            f"{name} needs a column track_id that names each track once, as in jazz/song for "
+            "jazz/song.mp3."
         )
     return facts
 
 
+def _read_table(content):
+    """The table in the bytes of a CSV file, with the encodings and separators of spreadsheets."""
+    if len(content) > LARGEST_TABLE:
+        raise ValueError(f"it is larger than {LARGEST_TABLE / 1e6:.0f} MB")
+    text = _decoded(content)
+    if "\0" in text:
+        raise ValueError("it holds bytes that are no text")
+    header = text.lstrip().partition("\n")[0]
+    with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # overlong rows
+        facts = pd.read_csv(
+            io.StringIO(text), sep=max(",;\t", key=header.count), index_col=False,
+            dtype={"track_id": str, "artist_id": str}, keep_default_na=False, na_values=[""],
+            skipinitialspace=True, low_memory=False,
+        )  # fmt: skip
+    return facts.rename(columns=lambda column: str(column).strip())
+
+
+def _decoded(content):
+    """Text in UTF-8 or UTF-16, or else as Windows writes it in western Europe."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    for encoding in ("utf-8-sig", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+    return content.decode("latin-1")
+
+
 def _unique_name(folder):
-    """The folder's name; outside the repository with a mark, since two may be of one name."""
+    """The folder's name if it lies in the project's `data`, where there is one of each name; else
+    with a mark."""
     whole = folder.resolve()
     name = whole.name
     if (folder / "SYNTHETIC.md").exists() and not name.startswith("synthetic"):
         name = f"synthetic-{name}"  # a model that learned from it must be known by it
-    if whole.is_relative_to(project_folder().resolve()):
-        return name
-    return f"{name}-{hashlib.md5(bytes(whole)).hexdigest()[:6]}"
+    data = project_folder().resolve() / "data"
+    return name if whole.parent in (data, data / "unpacked") else f"{name}-{_mark(whole)}"
+
+
+def _mark(path):
+    """Six characters that tell a path from others of its name."""
+    return hashlib.md5(bytes(path)).hexdigest()[:6]
 
 
 @cache
@@ -311,7 +360,10 @@ def _has_something(folder):
 
 
 def _archives(folder):
-    return [file for file in sorted(folder.iterdir()) if is_archive(file)]
+    try:
+        return [file for file in sorted(folder.iterdir()) if is_archive(file)]
+    except OSError:  # a folder that may not be listed
+        return []
 
 
 def _unpacked(path, data):
@@ -323,7 +375,7 @@ def _unpacked(path, data):
     if path.is_dir() and next(_genre_folders(path), None) is None:
         path = next(iter(_archives(path)), path)
     if is_archive(path):
-        name = f"{path.name.partition('.')[0]}-{path.stat().st_size}"
+        name = f"{path.name.partition('.')[0][:200]}-{_mark(path.resolve())}"
         return unpack(path, Path(os.environ.get("MELGENRE_UNPACKED", data / "unpacked"), name))
     return path
 

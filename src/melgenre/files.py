@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all; walking folders; names for messages."""
 
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -13,6 +14,9 @@ from pathlib import Path
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MARK = ".melgenre-"
 """Begins the names of temporary files. They are short: a name has 255 bytes at most."""
+
+LARGEST_JSON = 10_000_000
+"""In bytes, of settings and of what a model says of itself; these have a few kilobytes."""
 
 
 @contextmanager
@@ -221,6 +225,32 @@ def walk(folder):
         yield Path(root), sorted(name for name in names if not name.startswith("."))
 
 
+def read_json(file):
+    """The content of a small JSON file.
+
+    Parameters
+    ----------
+    file : str or Path
+
+    Returns
+    -------
+    dict, list, str, float, int, bool or None
+
+    Raises
+    ------
+    ValueError
+        If it is larger than `LARGEST_JSON` bytes, not UTF-8, no JSON, or nested too deeply.
+    """
+    with open(file, "rb") as opened:
+        content = opened.read(LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise ValueError(f"it is larger than {LARGEST_JSON / 1e6:.0f} MB")
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that could move the cursor of a terminal, colour it, or turn text around."""
 
@@ -265,6 +295,12 @@ def spreadsheet_plain(cell):
     """The inverse of `spreadsheet_safe`."""
     safe = isinstance(cell, str) and cell.startswith("'") and FORMULA.match(cell)
     return cell[1:] if safe else cell
+
+
+def short(error):
+    """What an error says, at most 300 characters that can be printed and written to a file."""
+    words = str(error).encode("utf-8", "backslashreplace").decode()
+    return printable(words if len(words) <= 300 else f"{words[:300]}…")
 
 
 def names_below(paths):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,13 +23,26 @@ from scipy.fft import rfft
 from scipy.sparse import csr_array
 
 from .audio import SAMPLE_RATE, AudioError, audio_duration, load_audio
-from .files import atomic_write, locked, names_below, sweep
+from .files import atomic_write, locked, names_below, printable, read_json, short, sweep
 from .workers import on_all_cores
 
 SETTINGS_FILE = "mel_settings.json"
 RECORDS_FILE = "sources.json"
 SECONDS_BETWEEN_RECORDS = 2  # a killed run makes again what it made since
 LONGEST_NAME = 251  # of a picture without its ending, in bytes
+
+
+BOUNDS = {
+    "sample_rate": (int, 1000, 768_000), "n_fft": (int, 16, 65_536),
+    "hop_length": (int, 1, 2**20), "n_mels": (int, 1, 1024), "top_db": (float, 0.001, 1000),
+    "duration": (float, 0.1, 600),
+}  # fmt: skip
+"""Type, least and greatest value of what a file may set."""
+
+MOST_SAMPLES = 2**26  # of a picture's sound: 25 minutes at 44.1 kHz take 270 MB
+MOST_COLUMNS, MOST_PIXELS = 2**16, 2**24  # of a picture
+MOST_POINTS = 2**27  # of a picture's Fourier transforms: they take seconds
+MOST_WEIGHTS = 2**22  # of the mel filters
 
 
 class PictureError(ValueError):
@@ -83,6 +97,46 @@ class MelSettings:
             )
 
 
+def checked_settings(values):
+    """The settings that a file describes.
+
+    Parameters
+    ----------
+    values : dict
+        As `save_settings` writes it.
+
+    Returns
+    -------
+    MelSettings
+
+    Raises
+    ------
+    PictureError
+        If a value is no number, or so large that memory would not suffice.
+    """
+    unknown = set(values) - set(BOUNDS)
+    if unknown:
+        raise PictureError(f"unknown: {', '.join(sorted(map(str, unknown)))}")
+    settings = MelSettings(**values)
+    for name, (kind, least, most) in BOUNDS.items():
+        value = getattr(settings, name)
+        if type(value) not in (int, kind) or not least <= value <= most:
+            what = "a whole number" if kind is int else "a number"
+            raise PictureError(f"{name} must be {what} between {least:,} and {most:,}")
+    if settings.hop_length > 16 * settings.n_fft:
+        raise PictureError("hop_length must be at most 16 times n_fft")
+    for what, size, most in (
+        ("samples", settings.samples, MOST_SAMPLES),
+        ("columns", settings.columns, MOST_COLUMNS),
+        ("pixels", settings.n_mels * settings.columns, MOST_PIXELS),
+        ("points of Fourier transforms", settings.columns * settings.n_fft, MOST_POINTS),
+        ("weights in the mel filters", settings.n_mels * (settings.n_fft // 2 + 1), MOST_WEIGHTS),
+    ):
+        if size > most:
+            raise PictureError(f"{size:,} {what} are too many; at most {most:,} are possible")
+    return settings
+
+
 def save_settings(settings, folder):
     """Write the settings beside the pictures in `folder`."""
     with atomic_write(Path(folder, SETTINGS_FILE)) as part:
@@ -92,14 +146,14 @@ def save_settings(settings, folder):
 def load_settings(folder):
     """Settings saved in a folder of pictures, or None where there are none."""
     file = Path(folder, SETTINGS_FILE)
-    if not file.exists():
-        return None
     try:
-        return MelSettings(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
+        return checked_settings(read_json(file))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, OSError) as error:
         raise PictureError(
-            f"{SETTINGS_FILE} beside the pictures of {file.parent.name} is damaged ({error}). "
-            "Make the pictures again in another folder."
+            f"{SETTINGS_FILE} beside the pictures of {printable(file.parent.name)} is damaged "
+            f"({short(error)}). Make the pictures again in another folder."
         ) from error
 
 
@@ -224,15 +278,17 @@ def check_picture(path, settings=MelSettings()):
     path = Path(path)
     saved = next(filter(None, map(load_settings, path.parents[1:4])), None)
     if saved is not None:
-        settings.check_same(saved, path.name)
+        settings.check_same(saved, printable(path.name))
+    name = printable(path.name)
     try:
-        with Image.open(path) as picture:
+        # What Pillow warns of, a size that is too large, is told below.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as picture:
             found = (picture.mode, picture.width, picture.height)
-    except OSError as error:
-        raise PictureError(f"{path.name}: not readable as a picture. Make it again.") from error
+    except Exception as error:  # a damaged file brings about errors of any kind
+        raise PictureError(f"{name}: not readable as a picture. Make it again.") from error
     if found != ("L", settings.columns, settings.n_mels):
         raise PictureError(
-            f"{path.name}: {found[1]} x {found[2]} pixels of mode {found[0]}, where these settings "
+            f"{name}: {found[1]} x {found[2]} pixels of mode {found[0]}, where these settings "
             f"give {settings.columns} x {settings.n_mels} of mode L (8-bit grey). It was made with "
             "other settings: make it again from its sound."
         )

@@ -8,8 +8,8 @@ import json
 import shutil
 from pathlib import Path
 
-from .files import printable, restore
-from .melspectrogram import MelSettings
+from .files import printable, read_json, restore, short
+from .melspectrogram import checked_settings
 
 FORMAT_VERSION = 4
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
@@ -20,6 +20,16 @@ CHECKED = (LEARNER, WEIGHTS, ONNX, SPLIT)
 """Files whose SHA-256 is in `config.json`, and is compared when they are read."""
 PRIVATE = (LEARNER, SPLIT)
 """What stays on this machine: a pickle can run code, and the names of tracks are their owner's."""
+
+MOST_GENRES = 10_000
+
+UNKNOWN = {
+    "calibration": {"temperature": 1.0, "strangest": None},
+    "training": {"collection": "unknown music", "train_tracks": "?", "weights": "unknown",
+                 "recipe": None, "seed": None, "versions": {}},
+    "result": dict.fromkeys(("accuracy", "interval", "tracks", "protocol", "macro_f1")),
+}  # fmt: skip
+"""What a config says of a model where it says nothing."""
 
 FEWEST_CLIPS = 50
 """Validation clips that a limit for "unsure" needs: it shall hold 99 % of them."""
@@ -58,13 +68,14 @@ def read_config(folder):
             "model on the Hugging Face hub is named hf:owner/name."
         )
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        version = config["format_version"]
-        config["architecture"], config["genres"], config["normalisation"]
-        MelSettings(**config["mel_settings"])
-    except (ValueError, KeyError, TypeError) as error:
+        config = read_json(file)
+        version = _version(config)
+        if version <= FORMAT_VERSION:
+            _check_config(config)
+    except (ValueError, TypeError, OSError) as error:
         raise ModelError(
-            f"{folder.name}/config.json is damaged ({error}). Export the learner again."
+            f"{printable(folder.name)}/config.json is damaged ({short(error)}). Export the learner "
+            "again."
         ) from error
     if version > FORMAT_VERSION:
         raise ModelError(
@@ -77,7 +88,60 @@ def read_config(folder):
             "whole folder again, or export the learner again."
         )
     # Format 1 knew no other body, formats 1 and 2 no calibration, 1 to 3 no checksums.
-    return {"body": "whole", "calibration": {"temperature": 1.0, "strangest": None}, **config}
+    config = {"body": "whole", "calibration": {}, "training": {}, "result": {}, **config}
+    return config | {name: values | config[name] for name, values in UNKNOWN.items()}
+
+
+def _version(config):
+    _check(isinstance(config, dict), "it", "an object")
+    version = config.get("format_version")
+    _check(type(version) is int and version >= 1, "format_version", "a whole number from 1 on")
+    return version
+
+
+def _check_config(config):
+    """Raise `ValueError` unless every value is one that a network can be rebuilt with."""
+    for name in ("architecture", "body"):
+        known = config.get(name, "whole" if name == "body" else None)
+        _check(_is_text(known), name, "a name")
+    genres = config.get("genres")
+    _check(isinstance(genres, list) and 1 <= len(genres) <= MOST_GENRES, "genres",
+           f"a list of 1 to {MOST_GENRES:,} names")  # fmt: skip
+    _check(all(map(_is_text, genres)), "each of genres", "a name of at most 200 characters")
+    _check(len({*genres}) == len(genres), "genres", "distinct")
+    settings = config.get("mel_settings")
+    _check(isinstance(settings, dict), "mel_settings", "an object")
+    checked_settings(settings)
+    scale = config.get("normalisation")
+    _check(isinstance(scale, dict) and {*scale} == {"mean", "std"}, "normalisation", "mean and std")
+    for name, least in (("mean", -1e6), ("std", 1e-6)):
+        numbers = scale[name]
+        three = isinstance(numbers, list) and len(numbers) == 3
+        _check(three and all(_is_number(x, least) for x in numbers), name, "three numbers")
+    for name in ("calibration", "training", "result", "sha256"):
+        _check(isinstance(config.get(name, {}), dict), name, "an object")
+    known = UNKNOWN["calibration"] | config.get("calibration", {})
+    _check(_is_number(known["temperature"], 1e-6), "temperature", "a number above 0")
+    _check(known["strangest"] is None or _is_number(known["strangest"]), "strangest", "a number")
+    known = UNKNOWN["training"] | config.get("training", {})
+    _check(isinstance(known["recipe"], (str, type(None))), "recipe", "a name")
+    _check(isinstance(known["versions"], dict), "versions", "an object")
+
+
+def _check(holds, name, expected):
+    if not holds:
+        raise ValueError(f"{name} must be {expected}")
+
+
+def _is_number(value, least=-1e6):
+    return type(value) in (int, float) and least <= value <= 1e6
+
+
+def _is_text(value):
+    """Whether it is a text that can be written to a file, neither empty nor overlong."""
+    if not isinstance(value, str) or not 0 < len(value) <= 200:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def write_config(folder, config):

@@ -1,0 +1,235 @@
+"""Where files from elsewhere come in: what each door does with one, and files that are whole.
+
+Each door is a function of a folder, the content of a file, and a number that chooses among the ways
+to read it. The module imports nothing of the package by itself, so that workers that need no torch
+start without it.
+"""
+
+import io
+import itertools
+import shutil
+import sys
+import warnings
+from contextlib import contextmanager
+
+import mutators
+import seeds
+
+
+def sound(folder, content, choice):
+    import numpy as np
+
+    from melgenre.audio import audio_duration, cut_windows, load_audio
+    from melgenre.melspectrogram import MelSettings, load_clip
+
+    song = folder / ("song.mp3", "song.wav", "s" * 251 + ".ogg")[choice % 3]
+    song.write_bytes(content)
+    recording = (song, content, io.BytesIO(content))[choice // 3 % 3]
+    with _without("av") if choice // 9 % 4 == 0 else _without():
+        read = choice // 36 % 4
+        if read == 0:
+            y = load_audio(recording, duration=31)
+        elif read == 1:
+            y = load_clip(song, MelSettings(duration=2))
+        elif read == 2:
+            y = np.concatenate([y for _, _, y in itertools.islice(cut_windows(recording, 3), 4)])
+        else:
+            assert 0 <= audio_duration(recording) < float("inf")
+            y = np.zeros(1)
+    assert np.isfinite(y).all() and len(y) < 40 * 22050
+
+
+@contextmanager
+def _without(*modules):
+    """As if some modules were not installed."""
+    kept = {name: sys.modules[name] for name in modules if name in sys.modules}
+    sys.modules.update(dict.fromkeys(modules))
+    try:
+        yield
+    finally:
+        for name in modules:
+            del sys.modules[name]
+        sys.modules.update(kept)
+
+
+def archive(folder, content, choice):
+    from melgenre.download import is_archive, unpack
+
+    file = folder / "archive"
+    file.write_bytes(content)
+    is_archive(file)
+    unpack(file, folder / "data" / "music")
+
+
+def collection(folder, content, choice):
+    from melgenre.collection import load_collection
+
+    (folder / "music.zip").write_bytes(content)
+    load_collection(folder / "music.zip", data=folder / "data", progress=False)
+
+
+def picture(folder, content, choice):
+    from melgenre.melspectrogram import check_picture
+
+    (folder / "jazz").mkdir()
+    (folder / "jazz" / "a.png").write_bytes(content)
+    check_picture(folder / "jazz" / "a.png")
+
+
+def settings(folder, content, choice):
+    import numpy as np
+
+    from melgenre.melspectrogram import load_settings, melspectrogram_picture
+
+    (folder / "mel_settings.json").write_bytes(content)
+    found = load_settings(folder)
+    picture = melspectrogram_picture(np.sin(np.arange(30_000, dtype=np.float32)), found)
+    assert picture.shape == (found.n_mels, found.columns)
+
+
+def config(folder, content, choice):
+    from melgenre.classifier import _caveats
+    from melgenre.model_folder import read_config
+
+    (folder / "config.json").write_bytes(content)
+    found = read_config(folder)
+    _caveats(found)
+    training, result = found["training"], found["result"]
+    f"{training['collection']} {training['weights']} {training['train_tracks']}"
+    f"{result['tracks']} {result['protocol']} {result['accuracy']}"
+
+
+def onnx(folder, content, choice):
+    _model(folder, "model.onnx", content, "onnx")
+
+
+def safetensors(folder, content, choice):
+    import melgenre.networks
+
+    # A real network has 45 MB.
+    melgenre.networks.build_network = lambda name, n_genres, body: seeds.tiny_network(n_genres)
+    _model(folder, "model.safetensors", content, "torch")
+
+
+def _model(folder, name, content, backend):
+    import numpy as np
+
+    from melgenre.classifier import GenreClassifier
+
+    (folder / "config.json").write_bytes(seeds.tiny_config()[0])
+    (folder / name).write_bytes(content)
+    classifier = GenreClassifier.load(folder, backend=backend)
+    shape = (1, classifier.settings.n_mels, classifier.settings.columns)
+    classifier.judge_pictures(np.zeros(shape, np.uint8))
+
+
+def results(folder, content, choice):
+    from melgenre.results import load_predictions, load_results
+
+    lines, predictions = (tables[0] for tables in (seeds.result_lines(), seeds.predictions()))
+    first = content.lstrip(b"\xef\xbb\xbf")[:1] == b"{"
+    (folder / "results.jsonl").write_bytes(content if first else lines)
+    (folder / "a.csv").write_bytes(predictions if first else content)
+    (folder / "b.csv").write_bytes(predictions)
+    runs = load_results(folder)
+    if len(runs):
+        load_predictions(folder, runs)
+
+
+def decisions(folder, content, choice):
+    import pandas as pd
+
+    from melgenre.decisions import apply_decisions, keep_decision, load_decisions
+
+    (folder / "decisions.csv").write_bytes(content)
+    found = load_decisions(folder / "decisions.csv")
+    tracks = pd.DataFrame({"track_id": ["rock/a", "jazz/b"], "genre": ["rock", "jazz"]})
+    apply_decisions(tracks, found)
+    keep_decision(folder / "decisions.csv", "rock/a", "rock", "fine")
+    assert len(load_decisions(folder / "decisions.csv"))
+
+
+def songs(folder, content, choice):
+    from melgenre.songs import classify_folder
+
+    class Classifier:
+        genres, fingerprint = ["jazz", "rock"], "0123456789ab"
+
+        def on_one_core(self):
+            return self
+
+        def predict(self, song):
+            raise RuntimeError
+
+    (folder / "music").mkdir()
+    (folder / "music" / "a.wav").write_bytes(b"")
+    (folder / "songs.csv").write_bytes(content)
+    table = classify_folder(Classifier(), folder / "music", folder / "songs.csv", progress=False)
+    assert table["song"].tolist() == ["a.wav"]
+
+
+def tracks(folder, content, choice):
+    from melgenre.collection import find_tracks
+
+    for song in ("rock/a.wav", "jazz/b.wav"):
+        (folder / song).parent.mkdir()
+        (folder / song).write_bytes(b"")
+    (folder / "tracks.csv").write_bytes(content)
+    assert len(find_tracks(folder)) == 2
+
+
+DOORS = {
+    "sound": (sound, seeds.sounds, mutators.mutate_sound),
+    "archive": (archive, seeds.archives, mutators.mutate_archive),
+    "collection": (collection, seeds.archives, mutators.mutate_archive),
+    "picture": (picture, seeds.pictures, mutators.mutate_png),
+    "settings": (settings, seeds.settings, mutators.mutate_json),
+    "config": (config, seeds.configs, mutators.mutate_json),
+    "onnx": (onnx, seeds.onnx, mutators.mutate_bytes),
+    "safetensors": (safetensors, seeds.safetensors, mutators.mutate_bytes),
+    "results": (results, seeds.result_lines, mutators.mutate_json),
+    "predictions": (results, seeds.predictions, mutators.mutate_csv),
+    "decisions": (decisions, seeds.decisions, mutators.mutate_csv),
+    "songs": (songs, seeds.songs, mutators.mutate_csv),
+    "tracks": (tracks, seeds.tracks, mutators.mutate_csv),
+}
+"""Of each door: what it does with a file, whole files, and what changes them."""
+
+WITH_TORCH = ("safetensors", "results", "predictions")
+
+
+def named_errors():
+    """The package's errors, of the modules that are loaded."""
+    names = ("AudioError", "DownloadError", "PictureError", "ModelError", "CollectionError",
+             "DecisionError", "ResultsError", "SplitError")  # fmt: skip
+    modules = [module for name, module in sys.modules.items() if name.startswith("melgenre.")]
+    found = {getattr(module, name, None) for module in modules for name in names}
+    return tuple(found - {None})
+
+
+def is_own_sentence(error):
+    """Whether the package itself raised a built-in error, with a sentence of its own."""
+    if isinstance(error, FileNotFoundError):
+        return error.errno is None
+    return type(error) is ValueError and "is not a table of genres" in str(error)
+
+
+def enter(door, folder, content, choice):
+    """Run one input at a door, in a new folder; returns "answer", or the name of an error."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            door(folder, content, choice)
+    except Exception as error:
+        cause = error
+        while cause is not None:
+            if isinstance(cause, MemoryError):
+                return f"over memory: {error!r}"
+            cause = cause.__cause__ or cause.__context__
+        named = next((kind for kind in type(error).mro() if kind in named_errors()), None)
+        if not named and not is_own_sentence(error):
+            raise
+        str(error).encode()
+        return (named or type(error)).__name__
+    return "answer"
