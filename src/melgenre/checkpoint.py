@@ -81,11 +81,21 @@ class Checkpoint(Callback):
             if self.epochs == self.resumed:
                 self._restore()
         elif time.monotonic() - self.saved > SECONDS_BETWEEN:
+            self._save()
+            self.saved = time.monotonic()
+
+    def _save(self):
+        try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             sweep(self.file.parent)
             with atomic_write(self.file) as part:
                 torch.save(self._state(), part)
-            self.saved = time.monotonic()
+        except (OSError, RuntimeError) as error:  # torch's own for a full disk
+            warnings.warn(
+                f"The training goes on, but is not saved ({str(error).splitlines()[0]}): if it is "
+                "interrupted, it starts from its beginning.",
+                stacklevel=2,
+            )
 
     def _state(self):
         recorder = self.learn.recorder

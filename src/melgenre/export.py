@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import AdaptiveConcatPool2d, load_learner
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .files import atomic_folder, spreadsheet_plain, spreadsheet_safe, sweep
+from .files import atomic_folder, printable, spreadsheet_plain, spreadsheet_safe, sweep
 from .frozen import body_features, feature_folder
 from .learner import RECIPES, discard_checkpoint
 from .melspectrogram import MelSettings
@@ -72,8 +73,8 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
     Raises
     ------
     ModelError
-        If the folder exists and is not a model's, or if the network has weights that are not
-        finite.
+        If the folder exists and is not a model's or cannot be written, or if the network has
+        weights that are not finite.
     """
     folder = Path(folder)
     check_replaceable(folder)
@@ -91,23 +92,34 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
         "training": training,
         "result": result,
     }
-    sweep(folder.parent)
-    with atomic_folder(folder) as part:
-        copy_others(folder, part)
-        with _learner_of(learn, model):
-            learn.export(part.resolve() / LEARNER)
-        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, part / WEIGHTS)
-        _export_onnx(model, config, part / ONNX)
-        split = _split_of(learn, predictions)
-        if split is not None:
-            split.map(spreadsheet_safe).to_csv(part / SPLIT, index=False)
-        (part / CARD).write_text(model_card(config, predictions), encoding="utf-8")
-        for file in (LEARNER, WEIGHTS, ONNX):
-            (part / file).chmod((part / CARD).stat().st_mode)  # some writers take others' away
-        write_config(part, config)
+    try:
+        sweep(folder.parent)
+        with atomic_folder(folder) as part:
+            copy_others(folder, part)
+            _write_files(learn, model, config, predictions, part)
+    except (OSError, RuntimeError, SafetensorError) as error:  # what the writers raise, disk full
+        raise ModelError(
+            f"The model cannot be written to {printable(folder)} ({_cause(error)}). Make room or "
+            "choose another folder, and run this again."
+        ) from error
     discard_checkpoint(learn)
     return folder
+
+
+def _write_files(learn, model, config, predictions, folder):
+    """Write all files of a model into an empty folder."""
+    with _learner_of(learn, model):
+        learn.export(folder.resolve() / LEARNER)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    _export_onnx(model, config, folder / ONNX)
+    split = _split_of(learn, predictions)
+    if split is not None:
+        split.map(spreadsheet_safe).to_csv(folder / SPLIT, index=False)
+    (folder / CARD).write_text(model_card(config, predictions), encoding="utf-8")
+    for file in (LEARNER, WEIGHTS, ONNX):
+        (folder / file).chmod((folder / CARD).stat().st_mode)  # some writers take others' away
+    write_config(folder, config)
 
 
 def calibrate(learn):
@@ -235,12 +247,12 @@ def load_split(folder, tracks):
 @contextmanager
 def _learner_of(learn, model):
     """Give the learner another network for as long as it is exported."""
-    own = learn.model, learn.opt
+    own = learn.model, learn.opt, learn.dls
     learn.model, learn.opt = model, None
     try:
         yield
     finally:
-        learn.model, learn.opt = own
+        learn.model, learn.opt, learn.dls = own  # fastai itself empties `dls`, also when it fails
 
 
 class ConcatPool(nn.Module):

@@ -7,7 +7,7 @@ fold. Kept on disk, its features turn the training of a head from minutes into s
 import hashlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,8 +51,9 @@ def body_features(learn, tracks, folder, *, dtype=torch.float32):
     body = learn.model[0]
     computed_in = f"{learn.dls.device.type}-{precision_name(dtype)}"
     file = Path(folder) / f"{learn.architecture}-{_digest_body(body)}-{computed_in}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sweep(file.parent)
+    with suppress(OSError):  # a read-only folder keeps what it has
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sweep(file.parent)
     keys = [hashlib.md5(Path(picture).read_bytes()).hexdigest() for picture in tracks["picture"]]
     known = _load(file, _version(file))
     new = tracks.assign(key=keys)[[key not in known for key in keys]]
@@ -68,8 +69,15 @@ def _keep(file, computed):
     with locked(file):  # another process may add to it at the same time
         known = {**_load(file, _version(file)), **computed}
         pictures, features = np.array(list(known)), np.stack(list(known.values()))
-        with atomic_write(file) as part, part.open("wb") as opened:
-            np.savez(opened, pictures=pictures, features=features)
+        try:
+            with atomic_write(file) as part, part.open("wb") as opened:
+                np.savez(opened, pictures=pictures, features=features)
+        except OSError as error:
+            warnings.warn(
+                f"The features are used, but not kept ({error.strerror}): the next training "
+                "computes them again.",
+                stacklevel=4,
+            )
     return known
 
 

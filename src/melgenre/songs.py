@@ -86,6 +86,8 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
         If there is no sound.
     ValueError
         If the file exists and is no such table.
+    OSError
+        If the file cannot be written.
     """
     listed = isinstance(folder, (list, tuple))
     songs = [Path(song) for song in folder] if listed else find_songs(folder)
@@ -105,7 +107,13 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
         if file is None:
             rows.update((row["song"], row) for row in bar)
         else:
-            rows = _write(Path(file), columns, rows, bar, names)
+            try:
+                rows = _write(Path(file), columns, rows, bar, names)
+            except OSError as error:  # the recordings' own errors are in their rows
+                raise OSError(
+                    f"{printable(file)} cannot be written ({error.strerror}). Make room or choose "
+                    "another file, and run this again: it resumes."
+                ) from error
     result = pd.DataFrame([rows[name] for name in names], columns=columns)
     numbers = [column for column in columns if column.startswith("p_")] + ["strangeness"]
     result[numbers] = result[numbers].apply(pd.to_numeric)
