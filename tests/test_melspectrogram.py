@@ -301,7 +301,7 @@ def test_a_damaged_picture_is_told(tmp_path):
 
 
 DAMAGED_SETTINGS = [
-    '{"n_fft": "2048"}', '{"n_fft": 2048.5}', '{"n_fft": true}', '{"n_fft": 15}',
+    '{"n_fft": "2048"}', '{"n_fft": 2048.5}', '{"n_fft": true}', '{"n_fft": 15}', '{"n_fft": 257}',
     '{"n_fft": 65537}', '{"n_mels": 0}', '{"n_mels": 1025}', '{"n_mels": 1e400}',
     '{"hop_length": 0}', '{"hop_length": -1}', '{"hop_length": 32769}', '{"sample_rate": 999}',
     '{"sample_rate": 768001}', '{"duration": NaN}', '{"duration": Infinity}', '{"duration": 0.05}',

@@ -123,6 +123,8 @@ def checked_settings(values):
         if type(value) not in (int, kind) or not least <= value <= most:
             what = "a whole number" if kind is int else "a number"
             raise PictureError(f"{name} must be {what} between {least:,} and {most:,}")
+    if settings.n_fft % 2:  # a picture could be a column narrower than `columns`
+        raise PictureError("n_fft must be even")
     if settings.hop_length > 16 * settings.n_fft:
         raise PictureError("hop_length must be at most 16 times n_fft")
     for what, size, most in (
