@@ -105,7 +105,7 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
 @pytest.mark.parametrize("damage, said", [
     (lambda file: file.unlink(), "its predictions are missing"),
     (lambda file: file.write_text(file.read_text().replace("jazz,jazz", "jazz,rock")), "give 50"),
-    (lambda file: file.write_bytes(b"\xff\0"), "its predictions are damaged"),
+    (lambda file: file.write_bytes(b"\xff\0"), "its predictions or its accuracy are damaged"),
 ])  # fmt: skip
 def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, damage, said):
     record_result(tmp_path, *example())
@@ -113,6 +113,20 @@ def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, 
     damage(tmp_path / "c_random_small-quick_0.csv")
     with pytest.warns(UserWarning, match=said):
         assert load_results(tmp_path)["seed"].tolist() == [1]
+
+
+@pytest.mark.parametrize("name, value", [
+    ("seed", []), ("seed", [0]), ("accuracy", 10**400), ("accuracy", None), ("model", {}),
+])  # fmt: skip
+def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
+    record_result(tmp_path, *example())
+    record_result(tmp_path, *example(seed=1))
+    first, second = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    lines = [json.dumps(line) + "\n" for line in (first | {name: value}, second)]
+    (tmp_path / "results.jsonl").write_text("".join(lines))
+    with pytest.warns(UserWarning, match="damaged"):
+        runs = load_results(tmp_path)
+    assert load_predictions(tmp_path, runs)["seed"].unique().tolist() == [1]
 
 
 def test_a_results_file_names_no_file_of_another_folder(tmp_path):

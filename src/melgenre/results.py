@@ -22,6 +22,7 @@ ROUNDING = 1e-4  # of an accuracy in a line
 
 SEED_OF = ["collection", "model", "protocol"]
 """What the seeds of one figure have in common."""
+RUN_KEY = [*SEED_OF, "seed"]
 
 
 class ResultsError(ValueError):
@@ -162,7 +163,7 @@ def load_results(folder):
     if wrong:
         listed = "; ".join(f"{name}: {problem}" for name, problem in wrong.items())
         warnings.warn(f"{len(wrong)} runs are left out ({listed}). Run them again.", stacklevel=2)
-    return pd.DataFrame(runs, columns=None if runs else [*SEED_OF, "seed"])
+    return pd.DataFrame(runs, columns=None if runs else RUN_KEY)
 
 
 def _problem(folder, run):
@@ -171,13 +172,15 @@ def _problem(folder, run):
         predictions = _read_predictions(folder, run["predictions"])
         accuracy = (predictions["genre"] == predictions["predicted"]).mean()
         recorded = float(run["accuracy"])
-        missing = {*SEED_OF, "seed"} - run.keys()
+        missing = set(RUN_KEY) - run.keys()
     except FileNotFoundError:
         return "its predictions are missing"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "its predictions are damaged"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return "its predictions or its accuracy are damaged"
     if missing:
         return f"its line has no {', '.join(sorted(missing))}"
+    if not all(isinstance(run[name], (str, int)) for name in RUN_KEY):
+        return "its line is damaged"
     if not abs(accuracy - recorded) <= ROUNDING:
         return f"its predictions give {accuracy:.2%}, not {recorded:.2%}"
     return None
