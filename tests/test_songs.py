@@ -249,6 +249,25 @@ class TestShell:
         assert asked.returncode == 0, asked.stderr
         assert len(pd.read_csv(tmp_path / "g.csv")) == 12
 
+    def test_hostile_names_are_trained_on(self, tmp_path, write_song):
+        """Folders whose names a terminal would obey, that are not UTF-8, or are very long."""
+        names = [b"\x1b[2J\x9b31m\nred", b"caf\xe9", b"\xe9" * 250, "長".encode() * 85, b"=cmd"]
+        for name in names:
+            for number in range(6):
+                song = write_song(tmp_path / "song.wav", seconds=1 + number / 4)
+                genre = tmp_path / "music" / os.fsdecode(name)
+                genre.mkdir(parents=True, exist_ok=True)
+                song.rename(genre / os.fsdecode(b"\xff" * number + b"\x07.wav"))
+        ran = self.run("train", "music", "--recipe", "quick", "--architecture", "resnet18",
+                       "--out", "mine", cwd=tmp_path)  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", ran.stdout)
+        genres = json.loads((tmp_path / "mine" / "config.json").read_text())["genres"]
+        assert "caf\\xe9" in genres and "\\x1b[2J\\x9b31m\\nred" in genres
+        ran = self.run("predict", "music", "--model", "mine", "--csv", "g.csv", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert len(pd.read_csv(tmp_path / "g.csv")) == 30
+
     def test_a_messy_folder_is_trained_on_and_predicted(self, messy_music, tmp_path):
         trained = self.run("train", messy_music, "--recipe", "quick", "--architecture", "resnet18",
                            "--out", "mine", cwd=tmp_path)  # fmt: skip

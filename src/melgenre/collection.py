@@ -389,9 +389,11 @@ def _files_by_track(folder):
         for name in names:
             stem, suffix = os.path.splitext(name)
             path, suffix = place / name, suffix.lower()
-            genre, track, below = _genre_of(place.relative_to(folder).parts, stem)
+            # A name becomes part of tables, models and messages: as text that can be printed.
+            parts = tuple(map(printable, place.relative_to(folder).parts))
+            genre, track, below = _genre_of(parts, printable(stem))
             if genre is None or suffix not in AUDIO_SUFFIXES | {".png"}:
-                skipped[suffix or "without ending"] += name not in OWN_FILES
+                skipped[printable(suffix) or "without ending"] += name not in OWN_FILES
                 continue
             if suffix == ".png":
                 try:

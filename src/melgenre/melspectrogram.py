@@ -350,11 +350,15 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
 
 def _picture_file(folder, genre, track):
     """Where a track's picture lies; names that leave no room for `.png` are shortened."""
-    *parents, name = track.removeprefix(f"{genre}/").split("/")
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        mark = hashlib.md5(os.fsencode(name)).hexdigest()[:8]
-        name = f"{os.fsencode(name)[: LONGEST_NAME - 9].decode('utf-8', 'ignore')}-{mark}"
-    return Path(folder, genre, *parents, f"{name}.png")
+    *parents, name = map(_shortened, [genre, *track.removeprefix(f"{genre}/").split("/")])
+    return Path(folder, *parents, f"{name}.png")
+
+
+def _shortened(name):
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    mark = hashlib.md5(os.fsencode(name)).hexdigest()[:8]
+    return f"{os.fsencode(name)[: LONGEST_NAME - 9].decode('utf-8', 'ignore')}-{mark}"
 
 
 def _make_missing(tracks, folder, settings, progress):

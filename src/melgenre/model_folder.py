@@ -31,6 +31,9 @@ UNKNOWN = {
 }  # fmt: skip
 """What a config says of a model where it says nothing."""
 
+LONGEST_NAME = 1020
+"""Characters of a genre: the name of a folder has 255 bytes, each of which may be escaped."""
+
 FEWEST_CLIPS = 50
 """Validation clips that a limit for "unsure" needs: it shall hold 99 % of them."""
 
@@ -107,7 +110,8 @@ def _check_config(config):
     genres = config.get("genres")
     _check(isinstance(genres, list) and 1 <= len(genres) <= MOST_GENRES, "genres",
            f"a list of 1 to {MOST_GENRES:,} names")  # fmt: skip
-    _check(all(map(_is_text, genres)), "each of genres", "a name of at most 200 characters")
+    named = f"a name of at most {LONGEST_NAME} characters"
+    _check(all(map(_is_text, genres)), "each of genres", named)
     _check(len({*genres}) == len(genres), "genres", "distinct")
     settings = config.get("mel_settings")
     _check(isinstance(settings, dict), "mel_settings", "an object")
@@ -139,7 +143,7 @@ def _is_number(value, least=-1e6):
 
 def _is_text(value):
     """Whether it is a text that can be written to a file, neither empty nor overlong."""
-    if not isinstance(value, str) or not 0 < len(value) <= 200:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         return False
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
