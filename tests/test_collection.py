@@ -221,21 +221,24 @@ def test_what_cannot_be_listed_or_read_does_not_end_the_search(tmp_path, monkeyp
 
     def refuse(folder):
         if Path(folder).name == "closed":
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", folder)
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.warns(UserWarning, match="pictures are left aside"):
+    with (
+        pytest.warns(UserWarning, match="pictures are left aside"),
+        pytest.warns(UserWarning, match=r"closed: this folder was skipped \(Permission denied\)"),
+    ):
         assert find_tracks(tmp_path)["track_id"].tolist() == ["rock/a"]
 
 
 def test_a_folder_that_may_not_be_listed_gets_a_sentence(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
     monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(CollectionError, match="No music in"):
+    with pytest.warns(match="was skipped"), pytest.raises(CollectionError, match="No music in"):
         load_collection(tmp_path, data=tmp_path / "data", progress=False)
 
 

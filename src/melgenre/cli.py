@@ -44,6 +44,8 @@ def main(
     # Warnings to developers, which torch and fastai give from the moment they are imported.
     warnings.simplefilter("ignore", FutureWarning)
     warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
+    # The sentence alone, without the line of the program that it comes from.
+    warnings.formatwarning = lambda message, *_: f"{escape_control(str(message))}\n"
 
 
 @app.command()

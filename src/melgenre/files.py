@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import warnings
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -204,7 +205,8 @@ def _beside(path, suffix):
 def walk(folder):
     """Every folder below `folder`, itself first, with the sorted names of its files.
 
-    Links are followed, but a folder is seen once; what begins with a dot is left aside.
+    Links are followed, but a folder is seen once; what begins with a dot is left aside. A folder
+    that cannot be listed is skipped, with a warning.
 
     Parameters
     ----------
@@ -216,7 +218,7 @@ def walk(folder):
     list of str
     """
     seen = set()
-    for root, below, names in os.walk(folder, followlinks=True):
+    for root, below, names in os.walk(folder, onerror=_warn, followlinks=True):
         if os.path.realpath(root) in seen:  # a link to a folder above would go round for ever
             below.clear()
             continue
@@ -249,6 +251,12 @@ def read_json(file):
         return json.loads(content.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _warn(error):
+    warnings.warn(
+        f"{printable(error.filename)}: this folder was skipped ({error.strerror}).", stacklevel=3
+    )
 
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")

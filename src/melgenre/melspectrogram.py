@@ -364,6 +364,7 @@ def _shortened(name):
 def _make_missing(tracks, folder, settings, progress):
     """Make the pictures that are missing or whose source has changed; returns what failed."""
     records = _read_records(folder)
+    earlier = records.copy()
     todo, sources = [], []
     for path, picture in zip(tracks["path"], map(Path, tracks["picture"]), strict=True):
         source = _describe_source(path, folder)
@@ -385,7 +386,7 @@ def _make_missing(tracks, folder, settings, progress):
                 _write_records(folder, records)
                 written = time.monotonic()
     finally:
-        if reasons:
+        if records != earlier:  # a set of pictures may be read-only
             _write_records(folder, records)
     named = names_below([path or picture for path, picture, _ in todo])
     return [f"{name}: {reason}" for name, reason in zip(named, reasons, strict=True) if reason]

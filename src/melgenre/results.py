@@ -110,7 +110,8 @@ def git_commit():
     package = str(Path(__file__).parent)
 
     def git(*arguments):
-        command = ["git", "-C", package, *arguments]
+        # Without locks, which a killed process would leave in the repository.
+        command = ["git", "--no-optional-locks", "-C", package, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
