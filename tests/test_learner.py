@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 import random
 import shutil
@@ -406,12 +407,14 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
 
     undisturbed = train()
     values = list(undisturbed.recorder.values)
+    monkeypatch.setattr("melgenre.checkpoint.time.monotonic", itertools.count(step=1000).__next__)
     discard_checkpoint(undisturbed)
     with pytest.raises(Killed):
         train(Kill())
     random.seed(5)  # another process begins with other random numbers
     resumed = train()
     assert f"Resuming an interrupted training after epoch {killed_in}" in capsys.readouterr().out
+    assert resumed.seconds > 1000, "the time before the interruption counts"
     for name, weight in undisturbed.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], weight, atol=0, rtol=0)
     np.testing.assert_array_equal(list(map(list, resumed.recorder.values)), list(map(list, values)))

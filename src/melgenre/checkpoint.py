@@ -55,14 +55,22 @@ class Checkpoint(Callback):
     ----------
     file : Path
         Of `checkpoint_file`.
+
+    Attributes
+    ----------
+    seconds : float
+        That the interrupted training took.
     """
 
     order = 100  # after the recorder and the progress bar
 
     def __init__(self, file):
-        self.file, self.epochs, self.saved = file, 0, time.monotonic()
+        self.file, self.epochs = file, 0
+        self.started = self.saved = time.monotonic()
         self.state = _load(file)
-        self.resumed = self.state["epochs"] if self.state else 0
+        self.resumed, self.seconds = 0, 0.0
+        if self.state:
+            self.resumed, self.seconds = self.state["epochs"], self.state["seconds"]
         if self.resumed:
             print(f"Resuming an interrupted training after epoch {self.resumed}.", flush=True)
 
@@ -101,6 +109,7 @@ class Checkpoint(Callback):
         recorder = self.learn.recorder
         return {
             "epochs": self.epochs,
+            "seconds": self.seconds + time.monotonic() - self.started,
             "model": self.learn.model.state_dict(),
             # Without the learning rates, which the schedule sets anew for each batch.
             "optimiser": self.learn.opt.state_dict()["state"],

@@ -216,13 +216,13 @@ def fit(learn):
     learn : fastai.learner.Learner
         Of `genre_learner`.
     """
-    started = time.perf_counter()
+    started, before = time.perf_counter(), 0
     learn.frozen = learn.weights != FROM_SCRATCH and not RECIPES[learn.recipe]["epochs"]
     if learn.frozen:
         _fit_head(learn)
     else:
-        _fit_all_layers(learn)
-    learn.seconds = round(time.perf_counter() - started, 1)
+        before = _fit_all_layers(learn)
+    learn.seconds = round(time.perf_counter() - started + before, 1)
 
 
 def _fit_head(learn):
@@ -239,19 +239,20 @@ def _fit_head(learn):
 
 
 def _fit_all_layers(learn):
-    """Let all layers learn, from pictures that are read once."""
+    """Train all layers on pictures that are read once; the seconds of a run that is resumed."""
     epochs, freeze_epochs = (RECIPES[learn.recipe][key] for key in ("epochs", "freeze_epochs"))
     learn.checkpoint_file = checkpoint_file(learn)
-    from_files = learn.dls
+    checkpoint, from_files = Checkpoint(learn.checkpoint_file), learn.dls
     learn.dls = DataLoaders(*map(_read_once, from_files.loaders), device=from_files.device)
     try:
-        with mixed_precision(learn), learn.added_cbs(Checkpoint(learn.checkpoint_file)):
+        with mixed_precision(learn), learn.added_cbs(checkpoint):
             if learn.weights == FROM_SCRATCH:
                 learn.fit_one_cycle(freeze_epochs + epochs, 3e-3)
             else:
                 learn.fine_tune(epochs, freeze_epochs=freeze_epochs)
     finally:
         learn.dls = from_files
+    return checkpoint.seconds
 
 
 def discard_checkpoint(learn):
