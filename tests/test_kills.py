@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 
@@ -28,8 +29,20 @@ def test_a_killed_operation_runs_again_and_ends_as_undisturbed(operation, tmp_pa
     assert list(tmp_path.iterdir()) == [tmp_path / "record.json"]
 
 
-def test_the_committed_record_has_no_findings():
-    record = json.loads((ROOT / "fuzz" / "kills.json").read_text())
-    assert set(record["operations"]) == set(OPERATIONS)
-    for operation in record["operations"].values():
-        assert operation["findings"] == []
+def test_the_committed_records_have_no_findings_and_the_document_names_their_counts():
+    fuzzed, killed = (
+        json.loads((ROOT / "fuzz" / name).read_text()) for name in ("record.json", "kills.json")
+    )
+    assert fuzzed["all"]["inputs"] >= 100_000 and fuzzed["all"]["findings"] == 0
+    assert set(killed["operations"]) == set(OPERATIONS)
+    for operation in killed["operations"].values():
+        assert operation["findings"] == [] and operation["kills"] == 25
+    document = (ROOT / "docs" / "reliability.md").read_text()
+    assert f"| {fuzzed['all']['inputs']:,} inputs, 0 findings |" in document
+    assert f"| {25 * len(OPERATIONS)} kills, 0 findings |" in document
+
+
+def test_each_test_that_the_document_names_is_there():
+    document = (ROOT / "docs" / "reliability.md").read_text()
+    for name in set(re.findall(r"`(test_\w+\.py)`", document)):
+        assert (ROOT / "tests" / name).exists(), name
