@@ -87,6 +87,23 @@ def test_training_learns(learner, pictures):
     assert said["seconds"] > 0
 
 
+def test_the_number_of_threads_is_recorded_where_it_decides(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    names, before = set(), torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+            with learn.no_bar(), learn.no_logging():
+                fit(learn)
+            assert describe_training(learn, few)["threads"] == threads
+        finally:
+            torch.set_num_threads(before)
+        names.add(learn.checkpoint_file)
+    assert len(names) == 2, "neither resumes the other"
+
+
 def test_the_same_seed_gives_the_same_network(pictures):
     dls = picture_dataloaders(pictures)
     one, two = (genre_learner(dls, "resnet18", "quick", pretrained=False, seed=7) for _ in range(2))
@@ -512,6 +529,7 @@ def test_a_head_is_the_same_with_any_number_of_threads(pictures, tmp_path, monke
             with learn.no_bar(), learn.no_logging():
                 fit(learn)
             assert torch.get_num_threads() == threads
+            assert describe_training(learn, few)["threads"] == 1
         finally:
             torch.set_num_threads(before)
         states.append(learn.model.state_dict())

@@ -190,7 +190,7 @@ def vote(folder, name, models, protocol, split, *, seed=0):
     predictions = split.merge(mean, left_on="track_id", right_index=True)
     training = {
         **runs.iloc[-1].filter(
-            ["collection", "seed", "train_tracks", "device", "precision", "versions"]
+            ["collection", "seed", "train_tracks", "device", "precision", "threads", "versions"]
         ).to_dict(),
         "model": name, "architecture": name, "recipe": "vote",
         "weights": "; ".join(runs["weights"].unique()),

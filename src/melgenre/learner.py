@@ -287,8 +287,8 @@ def describe_training(learn, tracks):
     -------
     dict
         `model` (architecture and recipe), `architecture`, `weights`, `recipe`, `seed`,
-        `seconds`, `collection`, `train_tracks`, `device` and `precision` of the training,
-        `versions`.
+        `seconds`, `collection`, `train_tracks`, `device`, `precision` and (CPU) `threads` of the
+        training, `versions`.
     """
     device = learn.dls.device
     dtype = (feature_dtype if learn.frozen else training_dtype)(device.type)
@@ -303,5 +303,6 @@ def describe_training(learn, tracks):
         "train_tracks": len(learn.dls.train_ds),
         "device": device_name(device),
         "precision": precision_name(dtype),
+        "threads": 1 if learn.frozen else torch.get_num_threads(),
         "versions": package_versions(),
     }
