@@ -32,14 +32,14 @@ run: $(VENV)/.run  ## run every notebook; executed copies go to runs/, exported 
 
 # Training runs in bf16 where the CPU has it: the suite is run without, and what trains also with it,
 # so that every machine finds what breaks on another.
-TRAINING := tests/test_learner.py tests/test_transfer.py tests/test_evidence.py tests/test_devices.py
+TRAINING := tests/training/test_learner.py tests/training/test_transfer.py tests/confusion/test_attribution.py tests/training/test_devices.py
 
 test: $(VENV)/.test lint  ## check the style and run the tests
 	MELGENRE_BF16=1 $(BIN)/python -m pytest $(TRAINING)
 	MELGENRE_BF16=0 $(BIN)/python -m pytest
 
 test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the versions that Colab has
-	COLAB_ENVIRONMENT=$(COLAB_VENV) $(BIN)/python -m pytest tests/test_colab.py
+	COLAB_ENVIRONMENT=$(COLAB_VENV) $(BIN)/python -m pytest tests/notebooks/test_colab.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

@@ -18,9 +18,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from melgenre.collection import load_collection, project_folder
-from melgenre.melspectrogram import MelSettings, extract_melspectrograms
-from melgenre.results import git_commit, package_versions
+from melgenre.data.collection import load_collection, project_folder
+from melgenre.evaluation.results import git_commit, package_versions
+from melgenre.features.melspectrogram import MelSettings, extract_melspectrograms
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = MelSettings()
@@ -43,10 +43,11 @@ def tracks_with_pictures():
 def nothing_kept():
     """A folder in place of `data/features`, so that every feature is computed anew."""
     # Here alone: other benchmarks measure without fastai.
-    from melgenre import evaluation, export, frozen, learner
+    from melgenre.evaluation import metrics
+    from melgenre.training import cached_features, export, learner
 
-    modules = (evaluation, export, frozen, learner)
-    kept = frozen.feature_folder
+    modules = (metrics, cached_features, export, learner)
+    kept = cached_features.feature_folder
     with tempfile.TemporaryDirectory() as folder:
         for module in modules:
             module.feature_folder = lambda: Path(folder)

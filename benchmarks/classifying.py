@@ -14,12 +14,12 @@ import torch
 from bench import clips, keep, librosa_and_pillow, median, plot_bars, take_turns
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from melgenre.audio import SAMPLE_RATE, cut_windows, load_audio
-from melgenre.classifier import BATCH, GenreClassifier
-from melgenre.export import load_exported
-from melgenre.melspectrogram import load_clip, melspectrogram_picture
-from melgenre.precision import cpu_has_bf16
-from melgenre.songs import classify_folder
+from melgenre.data.audio import SAMPLE_RATE, cut_windows, load_audio
+from melgenre.features.melspectrogram import load_clip, melspectrogram_picture
+from melgenre.inference.batch import classify_folder
+from melgenre.inference.classifier import BATCH, GenreClassifier
+from melgenre.training.export import load_exported
+from melgenre.training.precision import cpu_has_bf16
 
 CLIPS = 24
 

@@ -12,9 +12,9 @@ import torch
 from bench import clips, keep, median, plot_bars, take_turns
 from PIL import Image
 
-from melgenre.evidence import STEPS, picture_batch, picture_evidence, smooth_evidence
-from melgenre.export import load_exported
-from melgenre.melspectrogram import load_clip, melspectrogram_picture
+from melgenre.confusion.attribution import STEPS, picture_batch, picture_evidence, smooth_evidence
+from melgenre.features.melspectrogram import load_clip, melspectrogram_picture
+from melgenre.training.export import load_exported
 
 REFERENCE = 64  # steps
 

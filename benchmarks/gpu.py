@@ -8,8 +8,8 @@ import argparse
 from bench import keep, nothing_kept, tracks_with_pictures
 from fastai.torch_core import default_device
 
+from melgenre.data.splits import protocols_for
 from melgenre.experiments import run_network
-from melgenre.splits import protocols_for
 
 RECIPES = {
     "texture": "default recipe",

@@ -28,7 +28,7 @@ PICTURES = (
     MEMORY
     + """
 import pandas as pd
-from melgenre.melspectrogram import extract_melspectrograms
+from melgenre.features.melspectrogram import extract_melspectrograms
 paths = json.loads(Path(sys.argv[1]).read_text())
 def table(paths):
     return pd.DataFrame({"track_id": [f"clip.{i}" for i in range(len(paths))], "genre": "all",
@@ -40,7 +40,7 @@ measure(lambda: extract_melspectrograms(table(paths), sys.argv[2] + "/all", prog
 RECORDING = (
     MEMORY
     + """
-from melgenre.classifier import GenreClassifier
+from melgenre.inference.classifier import GenreClassifier
 classifier = GenreClassifier.load(sys.argv[1])
 classifier.predict(sys.argv[2])
 measure(lambda: classifier.predict(sys.argv[3]))

@@ -30,7 +30,7 @@ from bench import (
 )
 from scipy.fft import rfft
 
-from melgenre.melspectrogram import _draw, mel_bands
+from melgenre.features.melspectrogram import _draw, mel_bands
 
 BANDS = mel_bands(SETTINGS)
 DENSE = BANDS.toarray()
@@ -40,7 +40,7 @@ import json, resource, sys, time
 from pathlib import Path
 started = time.perf_counter()
 import pandas as pd
-from melgenre.melspectrogram import extract_melspectrograms
+from melgenre.features.melspectrogram import extract_melspectrograms
 paths, folder = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]
 tracks = pd.DataFrame({"track_id": [f"clip.{i}" for i in range(len(paths))], "genre": "all",
                        "path": paths})

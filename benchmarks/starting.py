@@ -12,7 +12,7 @@ from bench import clips, in_a_process, keep, median, plot_bars, take_turns
 COMMAND = Path(sys.executable).with_name("melgenre")
 HEAVY = "import json, sys, melgenre; print(json.dumps([m for m in ('torch', 'fastai', 'matplotlib')"
 HEAVY += " if m in sys.modules]))"
-BY_TORCH = "import sys; from melgenre.classifier import GenreClassifier as G\n"
+BY_TORCH = "import sys; from melgenre.inference.classifier import GenreClassifier as G\n"
 BY_TORCH += "G.load(sys.argv[1], backend='torch').predict(sys.argv[2])"
 
 

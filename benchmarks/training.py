@@ -14,18 +14,18 @@ from bench import keep, median, nothing_kept, plot_bars, take_turns, tracks_with
 from fastai.vision.all import ImageDataLoaders, Resize, accuracy, vision_learner
 from torch.nn.functional import cross_entropy
 
-from melgenre.evaluation import held_out, predict_tracks, score
-from melgenre.export import export_learner
-from melgenre.frozen import body_features, feature_dataloaders, feature_folder
-from melgenre.learner import (
+from melgenre.data.splits import PROTOCOLS, protocols_for
+from melgenre.evaluation.metrics import held_out, predict_tracks, score
+from melgenre.networks import find_architecture
+from melgenre.training.cached_features import body_features, feature_dataloaders, feature_folder
+from melgenre.training.export import export_learner
+from melgenre.training.learner import (
     RECIPES,
     describe_training,
     fit,
     genre_learner,
     picture_dataloaders,
 )
-from melgenre.networks import find_architecture
-from melgenre.splits import PROTOCOLS, protocols_for
 
 
 def main():

@@ -19,8 +19,8 @@ import seeds
 def sound(folder, content, choice):
     import numpy as np
 
-    from melgenre.audio import audio_duration, cut_windows, load_audio
-    from melgenre.melspectrogram import MelSettings, load_clip
+    from melgenre.data.audio import audio_duration, cut_windows, load_audio
+    from melgenre.features.melspectrogram import MelSettings, load_clip
 
     song = folder / ("song.mp3", "song.wav", "s" * 251 + ".ogg")[choice % 3]
     song.write_bytes(content)
@@ -53,7 +53,7 @@ def _without(*modules):
 
 
 def archive(folder, content, choice):
-    from melgenre.download import is_archive, unpack
+    from melgenre.data.download import is_archive, unpack
 
     file = folder / "archive"
     file.write_bytes(content)
@@ -62,14 +62,14 @@ def archive(folder, content, choice):
 
 
 def collection(folder, content, choice):
-    from melgenre.collection import load_collection
+    from melgenre.data.collection import load_collection
 
     (folder / "music.zip").write_bytes(content)
     load_collection(folder / "music.zip", data=folder / "data", progress=False)
 
 
 def picture(folder, content, choice):
-    from melgenre.melspectrogram import check_picture
+    from melgenre.features.melspectrogram import check_picture
 
     (folder / "jazz").mkdir()
     (folder / "jazz" / "a.png").write_bytes(content)
@@ -79,7 +79,7 @@ def picture(folder, content, choice):
 def settings(folder, content, choice):
     import numpy as np
 
-    from melgenre.melspectrogram import load_settings, melspectrogram_picture
+    from melgenre.features.melspectrogram import load_settings, melspectrogram_picture
 
     (folder / "mel_settings.json").write_bytes(content)
     found = load_settings(folder)
@@ -88,8 +88,8 @@ def settings(folder, content, choice):
 
 
 def config(folder, content, choice):
-    from melgenre.classifier import _caveats
-    from melgenre.model_folder import read_config
+    from melgenre.inference.classifier import _caveats
+    from melgenre.inference.model_folder import read_config
 
     (folder / "config.json").write_bytes(content)
     found = read_config(folder)
@@ -114,7 +114,7 @@ def safetensors(folder, content, choice):
 def _model(folder, name, content, backend):
     import numpy as np
 
-    from melgenre.classifier import GenreClassifier
+    from melgenre.inference.classifier import GenreClassifier
 
     (folder / "config.json").write_bytes(seeds.tiny_config()[0])
     (folder / name).write_bytes(content)
@@ -124,7 +124,7 @@ def _model(folder, name, content, backend):
 
 
 def results(folder, content, choice):
-    from melgenre.results import load_predictions, load_results
+    from melgenre.evaluation.results import load_predictions, load_results
 
     lines, predictions = (tables[0] for tables in (seeds.result_lines(), seeds.predictions()))
     first = content.lstrip(b"\xef\xbb\xbf")[:1] == b"{"
@@ -139,7 +139,7 @@ def results(folder, content, choice):
 def decisions(folder, content, choice):
     import pandas as pd
 
-    from melgenre.decisions import apply_decisions, keep_decision, load_decisions
+    from melgenre.data.annotations import apply_decisions, keep_decision, load_decisions
 
     (folder / "decisions.csv").write_bytes(content)
     found = load_decisions(folder / "decisions.csv")
@@ -150,7 +150,7 @@ def decisions(folder, content, choice):
 
 
 def songs(folder, content, choice):
-    from melgenre.songs import classify_folder
+    from melgenre.inference.batch import classify_folder
 
     class Classifier:
         genres, fingerprint = ["jazz", "rock"], "0123456789ab"
@@ -169,7 +169,7 @@ def songs(folder, content, choice):
 
 
 def tracks(folder, content, choice):
-    from melgenre.collection import find_tracks
+    from melgenre.data.collection import find_tracks
 
     for song in ("rock/a.wav", "jazz/b.wav"):
         (folder / song).parent.mkdir()

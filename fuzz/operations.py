@@ -15,19 +15,20 @@ import onnx
 import pandas as pd
 import soundfile
 
+from melgenre.data.annotations import keep_decision, load_decisions
+from melgenre.data.collection import find_tracks
+from melgenre.data.download import download, unpack
+from melgenre.evaluation.metrics import score
+from melgenre.evaluation.results import load_results, record_result
+from melgenre.features.melspectrogram import MelSettings, check_picture, extract_melspectrograms
+from melgenre.inference.batch import classify_folder
+
 # Imported before the operations are forked, so that a kill falls into the operation proper.
-from melgenre.classifier import GenreClassifier
-from melgenre.collection import find_tracks
-from melgenre.decisions import keep_decision, load_decisions
-from melgenre.download import download, unpack
-from melgenre.evaluation import score
-from melgenre.export import export_learner
-from melgenre.frozen import body_features
-from melgenre.learner import fit, genre_learner, picture_dataloaders
-from melgenre.melspectrogram import MelSettings, check_picture, extract_melspectrograms
-from melgenre.model_folder import ModelError, write_config
-from melgenre.results import load_results, record_result
-from melgenre.songs import classify_folder
+from melgenre.inference.classifier import GenreClassifier
+from melgenre.inference.model_folder import ModelError, write_config
+from melgenre.training.cached_features import body_features
+from melgenre.training.export import export_learner
+from melgenre.training.learner import fit, genre_learner, picture_dataloaders
 
 GENRES = ["high", "low"]
 BODY = "squeezenet1_1"  # small: its export takes a second
@@ -278,16 +279,16 @@ def check_decisions(folder):
 def caching():
     tracks = table()
     learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False)
-    from melgenre import frozen
+    from melgenre.training import cached_features
 
-    frozen.KEPT_AT_ONCE = 2
+    cached_features.KEPT_AT_ONCE = 2
     return lambda: body_features(learn, tracks, "features")
 
 
 def training():
     tracks = table()
     learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False)
-    from melgenre import checkpoint
+    from melgenre.training import checkpoint
 
     checkpoint.SECONDS_BETWEEN = 0
 

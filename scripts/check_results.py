@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from melgenre.collection import gtzan_facts
-from melgenre.evaluation import score
-from melgenre.results import load_predictions, load_results
+from melgenre.data.collection import gtzan_facts
+from melgenre.evaluation.metrics import score
+from melgenre.evaluation.results import load_predictions, load_results
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARED = ("tracks", "accuracy", "interval", "macro_f1", "recall")
@@ -23,7 +23,7 @@ def differences(folder, run):
     ----------
     folder : str or Path
     run : pd.Series
-        A row of `melgenre.results.load_results`.
+        A row of `melgenre.evaluation.results.load_results`.
 
     Returns
     -------

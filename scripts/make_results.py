@@ -7,8 +7,10 @@ import argparse
 import warnings
 from pathlib import Path
 
-from melgenre.collection import load_collection, project_folder
-from melgenre.evaluation import describe_score
+from melgenre.data.collection import load_collection, project_folder
+from melgenre.data.duplicates import find_recordings
+from melgenre.evaluation.metrics import describe_score
+from melgenre.evaluation.results import RESULTS, load_results, record_result
 from melgenre.experiments import (
     BASELINES,
     make_protocol,
@@ -17,15 +19,13 @@ from melgenre.experiments import (
     run_texture_machine,
     vote,
 )
-from melgenre.features import (
+from melgenre.features.descriptors import (
     DESCRIPTORS,
     extract_descriptors,
     find_descriptors,
     load_descriptors,
 )
-from melgenre.melspectrogram import extract_melspectrograms
-from melgenre.repetitions import find_recordings
-from melgenre.results import RESULTS, load_results, record_result
+from melgenre.features.melspectrogram import extract_melspectrograms
 
 # The folds at random last: they take longest and say least.
 PROTOCOLS = ["fault-filtered", "fault-filtered+valid", "artist-3-fold", "random", "random-10-fold"]

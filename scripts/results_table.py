@@ -5,7 +5,7 @@ python scripts/results_table.py
 
 from pathlib import Path
 
-from melgenre.results import summarise_results
+from melgenre.evaluation.results import summarise_results
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results: scripts/results_table.py -->", "<!-- end of results -->"

@@ -14,8 +14,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from melgenre.collection import SYNTHETIC_WARNING, load_collection
-from melgenre.evaluation import describe_score
+from melgenre.data.collection import SYNTHETIC_WARNING, load_collection
+from melgenre.evaluation.metrics import describe_score
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS, RUNS, MODELS = ROOT / "notebooks", ROOT / "runs", ROOT / "models"

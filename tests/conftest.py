@@ -12,14 +12,14 @@ import soundfile
 from fastai.torch_core import defaults
 from PIL import Image
 
-from melgenre import export
-from melgenre.collection import find_tracks
-from melgenre.evaluation import predict_tracks
-from melgenre.export import export_learner
-from melgenre.learner import describe_training, fit, genre_learner, picture_dataloaders
-from melgenre.melspectrogram import extract_melspectrograms
-from melgenre.splits import group_split
-from melgenre.synthetic import make_synthetic_collection
+from melgenre.data.collection import find_tracks
+from melgenre.data.splits import group_split
+from melgenre.data.synthetic.collection import make_synthetic_collection
+from melgenre.evaluation.metrics import predict_tracks
+from melgenre.features.melspectrogram import extract_melspectrograms
+from melgenre.training import export
+from melgenre.training.export import export_learner
+from melgenre.training.learner import describe_training, fit, genre_learner, picture_dataloaders
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,9 +5,9 @@ import sys
 import pytest
 from conftest import ROOT
 
+from melgenre.data.splits import SplitError
+from melgenre.evaluation.results import load_predictions, load_results
 from melgenre.experiments import compare_starts, vote
-from melgenre.results import load_predictions, load_results
-from melgenre.splits import SplitError
 
 sys.path.append(str(ROOT / "scripts"))
 import make_results  # noqa: E402

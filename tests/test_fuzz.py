@@ -27,7 +27,7 @@ def test_every_door_takes_its_whole_files_and_names_what_is_wrong_with_others(tm
 
 LYING = """
 import os
-from melgenre.audio import AudioError
+from melgenre.data.audio import AudioError
 
 def lying(folder, content, choice):
     if content == b"raise":

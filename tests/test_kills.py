@@ -44,5 +44,5 @@ def test_the_committed_records_have_no_findings_and_the_document_names_their_cou
 
 def test_each_test_that_the_document_names_is_there():
     document = (ROOT / "docs" / "reliability.md").read_text()
-    for name in set(re.findall(r"`(test_\w+\.py)`", document)):
+    for name in set(re.findall(r"`([\w/]*test_\w+\.py)`", document)):
         assert (ROOT / "tests" / name).exists(), name

@@ -85,7 +85,7 @@ def test_a_notebook_that_a_reader_runs_changes_no_tracked_file(clone, music, mon
     file = clone / "lab" / "03_before_deep_learning.ipynb"
     notebook = nbformat.read(file, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    recording = "from melgenre.results import results_folder; print(results_folder())"
+    recording = "from melgenre.evaluation.results import results_folder; print(results_folder())"
     notebook.cells = [*code[:3], nbformat.v4.new_code_cell(recording)]
     NotebookClient(notebook, resources={"metadata": {"path": str(clone / "lab")}}).execute()
     nbformat.write(notebook, file)

@@ -64,8 +64,8 @@ def predict(
     Prints a line a song: genre, probability, file. A genre "unsure" means that the recording is
     unlike anything the model learned from. Ends with 3 if some recordings could not be used.
     """
-    from .classifier import UNSURE, GenreClassifier
-    from .songs import classify_folder, find_songs
+    from .inference.batch import classify_folder, find_songs
+    from .inference.classifier import UNSURE, GenreClassifier
 
     with _sentences():
         songs, failed = [], []
@@ -106,8 +106,8 @@ def extract(
 
     A PNG is kept if its song has not changed since.
     """
-    from .collection import find_tracks
-    from .melspectrogram import extract_melspectrograms
+    from .data.collection import find_tracks
+    from .features.melspectrogram import extract_melspectrograms
 
     with _sentences():
         tracks = find_tracks(folder)
@@ -135,14 +135,20 @@ def train(
     """
     from fastai.vision.all import noop, replacing_yield
 
-    from .collection import load_collection, project_folder
-    from .evaluation import describe_score, held_out, predict_tracks, score
+    from .data.collection import load_collection, project_folder
+    from .data.splits import protocols_for
+    from .evaluation.metrics import describe_score, held_out, predict_tracks, score
     from .experiments import make_protocol
-    from .export import export_learner
-    from .learner import RECIPES, describe_training, fit, genre_learner, picture_dataloaders
-    from .melspectrogram import extract_melspectrograms
-    from .model_folder import check_replaceable
-    from .splits import protocols_for
+    from .features.melspectrogram import extract_melspectrograms
+    from .inference.model_folder import check_replaceable
+    from .training.export import export_learner
+    from .training.learner import (
+        RECIPES,
+        describe_training,
+        fit,
+        genre_learner,
+        picture_dataloaders,
+    )
 
     with _sentences():
         if recipe not in RECIPES:
@@ -201,7 +207,7 @@ def page(
     ] = None,
 ):
     """Show a web page that names genres (needs melgenre[app])."""
-    from .app import serve
+    from .app.page import serve
 
     with _sentences():
         serve(model, host=host, port=port, allow_hosts=allow_host or ())

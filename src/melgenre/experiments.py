@@ -10,20 +10,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from .baselines import LogisticRegression, NeuralNetwork
-from .evaluation import held_out, predict_tracks, score
-from .export import export_learner
-from .frozen import body_features, feature_folder
-from .learner import (
+from .data.splits import PROTOCOLS, SplitError, each_split
+from .evaluation.metrics import held_out, predict_tracks, score
+from .evaluation.results import load_predictions, load_results, package_versions
+from .training.baselines import LogisticRegression, NeuralNetwork
+from .training.cached_features import body_features, feature_folder
+from .training.export import export_learner
+from .training.learner import (
     describe_training,
     discard_checkpoint,
     fit,
     genre_learner,
     picture_dataloaders,
 )
-from .results import load_predictions, load_results, package_versions
-from .splits import PROTOCOLS, SplitError, each_split
-from .transfer import transfer_learner
+from .training.transfer import transfer_learner
 
 BASELINES = {
     "descriptors + logistic regression": lambda seed: LogisticRegression(seed=seed),
@@ -47,18 +47,18 @@ def run_network(tracks, protocol, architecture, recipe, *, seed=0):
     tracks : pd.DataFrame
         With `picture` and `genre`.
     protocol : str
-        A name in `melgenre.splits.PROTOCOLS`.
+        A name in `melgenre.data.splits.PROTOCOLS`.
     architecture, recipe : str
-        As for `melgenre.learner.genre_learner`.
+        As for `melgenre.training.learner.genre_learner`.
     seed : int
         Of the first weights, of the order of the tracks, and of the split where it is drawn.
 
     Returns
     -------
     training : dict
-        Of `melgenre.learner.describe_training`; `seconds` of all folds.
+        Of `melgenre.training.learner.describe_training`; `seconds` of all folds.
     result : dict
-        Of `melgenre.evaluation.score`.
+        Of `melgenre.evaluation.metrics.score`.
     predictions : pd.DataFrame
         Of every track that was judged.
     """
@@ -85,7 +85,7 @@ def run_baseline(tracks, features, protocol, model, make, *, seed=0):
     features : np.ndarray [shape=(n, d)]
         A row for each of the tracks.
     protocol : str
-        A name in `melgenre.splits.PROTOCOLS`.
+        A name in `melgenre.data.splits.PROTOCOLS`.
     model : str
         Its name in the results.
     make : callable
@@ -131,7 +131,7 @@ def run_texture_machine(tracks, protocol, architecture, *, seed=0):
     tracks, protocol, seed
         As for `run_network`.
     architecture : str
-        As for `melgenre.learner.genre_learner`.
+        As for `melgenre.training.learner.genre_learner`.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def vote(folder, name, models, protocol, split, *, seed=0):
     models : list of str
         Their names in the results.
     protocol : str
-        A name in `melgenre.splits.PROTOCOLS`.
+        A name in `melgenre.data.splits.PROTOCOLS`.
     split : pd.DataFrame
         The split they were judged by.
     seed : int

@@ -1,0 +1,1 @@
+"""Made-up music, for use without data."""

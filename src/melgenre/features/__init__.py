@@ -1,0 +1,1 @@
+"""Tracks -> images and descriptors (notebooks 02 and 03)."""

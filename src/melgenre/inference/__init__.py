@@ -1,0 +1,1 @@
+"""An exported model -> the genres of any recording (notebook 07)."""

@@ -1,0 +1,270 @@
+"""The folder that is a model: what lies in it, and what is checked before anything is rebuilt.
+
+It ties `export`, which writes it, to `classifier`, which reads it; neither imports the other.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from ..features.melspectrogram import checked_settings
+from ..files import printable, read_json, restore, short
+
+FORMAT_VERSION = 4
+LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
+CONFIG, CARD = "config.json", "README.md"
+SPLIT = "split.csv"
+"""Which tracks the model learned from (`train`), and which it did not (`valid`, `test`)."""
+CHECKED = (LEARNER, WEIGHTS, ONNX, SPLIT)
+"""Files whose SHA-256 is in `config.json`, and is compared when they are read."""
+PRIVATE = (LEARNER, SPLIT)
+"""What stays on this machine: a pickle can run code, and the names of tracks are their owner's."""
+
+MOST_GENRES = 10_000
+
+UNKNOWN = {
+    "calibration": {"temperature": 1.0, "strangest": None},
+    "training": {"collection": "unknown music", "train_tracks": "?", "weights": "unknown",
+                 "recipe": None, "seed": None, "versions": {}},
+    "result": dict.fromkeys(("accuracy", "interval", "tracks", "protocol", "macro_f1")),
+}  # fmt: skip
+"""What a config says of a model where it says nothing."""
+
+LONGEST_NAME = 1020
+"""Characters of a genre: the name of a folder has 255 bytes, each of which may be escaped."""
+
+FEWEST_CLIPS = 50
+"""Validation clips that a limit for "unsure" needs: it shall hold 99 % of them."""
+
+
+class ModelError(ValueError):
+    """An exported model that is missing, damaged or too new; the message says what to do."""
+
+
+def read_config(folder):
+    """What a model's folder says of itself, checked for what is needed to rebuild it.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    dict
+        `architecture`, `body`, `genres`, `mel_settings`, `normalisation`, `calibration`,
+        `training`, `result`; `sha256` of the folder's files and of the config itself.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, damaged, or was written by a newer melgenre.
+    """
+    folder = Path(folder)
+    restore(folder)
+    file = folder / CONFIG
+    if not file.exists():
+        found = "it has no config.json" if folder.is_dir() else "there is no such folder"
+        raise ModelError(
+            f"No exported model in {printable(folder)}: {found}. `make run` (notebook 04) and "
+            "`melgenre train` export one; or name another folder (in the shell with --model). A "
+            "model on the Hugging Face hub is named hf:owner/name."
+        )
+    try:
+        config = read_json(file)
+        version = _version(config)
+        if version <= FORMAT_VERSION:
+            _check_config(config)
+    except (ValueError, TypeError, OSError) as error:
+        raise ModelError(
+            f"{printable(folder.name)}/config.json is damaged ({short(error)}). Export the learner "
+            "again."
+        ) from error
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{folder.name} is of format {version}, and this melgenre reads up to "
+            f"{FORMAT_VERSION}. Update melgenre."
+        )
+    if version == FORMAT_VERSION and config.get("sha256", {}).get(CONFIG) != _digest(config):
+        raise ModelError(
+            f"{folder.name}/config.json is damaged: it was changed after the export. Copy the "
+            "whole folder again, or export the learner again."
+        )
+    # Format 1 knew no other body, formats 1 and 2 no calibration, 1 to 3 no checksums.
+    config = {"body": "whole", "calibration": {}, "training": {}, "result": {}, **config}
+    return config | {name: values | config[name] for name, values in UNKNOWN.items()}
+
+
+def _version(config):
+    _check(isinstance(config, dict), "it", "an object")
+    version = config.get("format_version")
+    _check(type(version) is int and version >= 1, "format_version", "a whole number from 1 on")
+    return version
+
+
+def _check_config(config):
+    """Raise `ValueError` unless every value is one that a network can be rebuilt with."""
+    for name in ("architecture", "body"):
+        known = config.get(name, "whole" if name == "body" else None)
+        _check(_is_text(known), name, "a name")
+    genres = config.get("genres")
+    _check(isinstance(genres, list) and 1 <= len(genres) <= MOST_GENRES, "genres",
+           f"a list of 1 to {MOST_GENRES:,} names")  # fmt: skip
+    named = f"a name of at most {LONGEST_NAME} characters"
+    _check(all(map(_is_text, genres)), "each of genres", named)
+    _check(len({*genres}) == len(genres), "genres", "distinct")
+    settings = config.get("mel_settings")
+    _check(isinstance(settings, dict), "mel_settings", "an object")
+    checked_settings(settings)
+    scale = config.get("normalisation")
+    _check(isinstance(scale, dict) and {*scale} == {"mean", "std"}, "normalisation", "mean and std")
+    for name, least in (("mean", -1e6), ("std", 1e-6)):
+        numbers = scale[name]
+        three = isinstance(numbers, list) and len(numbers) == 3
+        _check(three and all(_is_number(x, least) for x in numbers), name, "three numbers")
+    for name in ("calibration", "training", "result", "sha256"):
+        _check(isinstance(config.get(name, {}), dict), name, "an object")
+    known = UNKNOWN["calibration"] | config.get("calibration", {})
+    _check(_is_number(known["temperature"], 1e-6), "temperature", "a number above 0")
+    _check(known["strangest"] is None or _is_number(known["strangest"]), "strangest", "a number")
+    known = UNKNOWN["training"] | config.get("training", {})
+    _check(isinstance(known["recipe"], (str, type(None))), "recipe", "a name")
+    _check(isinstance(known["versions"], dict), "versions", "an object")
+
+
+def _check(holds, name, expected):
+    if not holds:
+        raise ValueError(f"{name} must be {expected}")
+
+
+def _is_number(value, least=-1e6):
+    return type(value) in (int, float) and least <= value <= 1e6
+
+
+def _is_text(value):
+    """Whether it is a text that can be written to a file, neither empty nor overlong."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def write_config(folder, config):
+    """Write `config.json` with the checksums of the other files in the folder, and its own.
+
+    Parameters
+    ----------
+    folder : str or Path
+        With the other files of the model.
+    config : dict
+        As of `read_config`, without `sha256`.
+    """
+    files = {name: Path(folder, name) for name in CHECKED}
+    sums = {name: _sha256(file.read_bytes()) for name, file in files.items() if file.exists()}
+    config = {**config, "sha256": sums}
+    config["sha256"] |= {CONFIG: _digest(config)}
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    Path(folder, CONFIG).write_text(text, encoding="utf-8")
+
+
+def read_checked(folder, config, name):
+    """The content of a model's file, if it is what was exported.
+
+    Parameters
+    ----------
+    folder : str or Path
+    config : dict
+        Of `read_config`.
+    name : str
+        One of `CHECKED`.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, or differs from its checksum.
+    """
+    file = Path(folder, name)
+    if not file.exists():
+        raise ModelError(f"{file.parent.name} has no {name}. Export the learner again.")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise damaged(file.parent, f"{name} cannot be read ({error.strerror})") from error
+    # Models of formats 1 to 3 have no checksums.
+    if "sha256" in config and config["sha256"].get(name) != _sha256(content):
+        raise damaged(
+            file.parent, f"{name} is not the file that was exported with this config.json"
+        )
+    return content
+
+
+def fingerprint(folder, config):
+    """Twelve characters that differ for any two models.
+
+    Parameters
+    ----------
+    folder : str or Path
+    config : dict
+        Of `read_config`.
+
+    Returns
+    -------
+    str
+    """
+    if "sha256" in config:
+        return config["sha256"][CONFIG][:12]
+    files = [Path(folder, name) for name in (CONFIG, WEIGHTS, ONNX)]
+    return _sha256(b"".join(file.read_bytes() for file in files if file.exists()))[:12]
+
+
+def check_replaceable(folder):
+    """Raise `ModelError` if a folder holds files, but no model: they would not be a model's.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where a model is about to be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and _is_model_or_empty(folder)):
+        raise ModelError(
+            f"{printable(folder)} exists and is not a model's folder. Name a new folder for the "
+            "model."
+        )
+
+
+def _is_model_or_empty(folder):
+    return (folder / CONFIG).exists() or not any(folder.iterdir())
+
+
+def copy_others(folder, target):
+    """Copy what a user added to a model's folder into the folder that is about to replace it.
+
+    Parameters
+    ----------
+    folder, target : str or Path
+    """
+    if Path(folder).exists():
+        ours = shutil.ignore_patterns(*CHECKED, CONFIG, CARD)
+        shutil.copytree(folder, target, ignore=ours, dirs_exist_ok=True)
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest(config):
+    """Checksum of a config, without that of itself."""
+    sums = {name: digest for name, digest in config.get("sha256", {}).items() if name != CONFIG}
+    return _sha256(json.dumps({**config, "sha256": sums}, sort_keys=True).encode())
+
+
+def damaged(folder, error):
+    """The `ModelError` for a network that cannot be rebuilt from its folder's files."""
+    return ModelError(
+        f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
+        "learner again, or copy the whole folder again."
+    )

@@ -1,0 +1,163 @@
+"""The state of a training after each epoch, so that a killed run resumes instead of restarting."""
+
+import hashlib
+import random
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.vision.all import Callback, CancelEpochException, noop
+
+from ..data.collection import project_folder
+from ..files import atomic_write, sweep
+
+SECONDS_BETWEEN = 10
+"""Shorter epochs are saved in groups: to write the weights takes up to a second."""
+
+
+def checkpoint_file(learn):
+    """The file for the checkpoints of one training: `data/checkpoints` of the project.
+
+    Its name is a hash of all that decides the result: the initial weights, the images with their
+    genres and split, the recipe and seed, device, number of threads and version of torch.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+        Of `melgenre.training.learner.genre_learner`, before it is trained.
+
+    Returns
+    -------
+    Path
+    """
+    digest = hashlib.sha256()
+    settings = (learn.recipe, learn.seed, learn.weights, str(learn.dls.device), learn.dls.bs)
+    digest.update(repr((*settings, torch.get_num_threads(), torch.__version__)).encode())
+    for tensor in learn.model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for part in (learn.dls.train_ds, learn.dls.valid_ds):
+        for picture, genre in zip(part.items["picture"], part.items["genre"], strict=True):
+            digest.update(Path(picture).read_bytes() + genre.encode())
+        digest.update(b"next part")
+    return project_folder() / "data" / "checkpoints" / f"{digest.hexdigest()[:16]}.pth"
+
+
+class Checkpoint(Callback):
+    """Save a training after its epochs, and resume it from the last saved one.
+
+    The callback is for all calls of fastai's `fit` in a recipe: it counts their epochs together.
+    The network, the optimiser, the random numbers and the recorder are restored, so a resumed
+    training ends with the same weights as an undisturbed one on the same machine.
+
+    Parameters
+    ----------
+    file : Path
+        Of `checkpoint_file`.
+
+    Attributes
+    ----------
+    seconds : float
+        That the interrupted training took.
+    """
+
+    order = 100  # after the recorder and the progress bar
+
+    def __init__(self, file):
+        self.file, self.epochs = file, 0
+        self.started = self.saved = time.monotonic()
+        self.state = _load(file)
+        self.resumed, self.seconds = 0, 0.0
+        if self.state:
+            self.resumed, self.seconds = self.state["epochs"], self.state["seconds"]
+        if self.resumed:
+            print(f"Resuming an interrupted training after epoch {self.resumed}.", flush=True)
+
+    def before_epoch(self):
+        """Skip an epoch that was finished before the interruption."""
+        if self.epochs < self.resumed:
+            self.logger = self.learn.logger
+            self.learn.logger = noop
+            raise CancelEpochException
+
+    def after_epoch(self):
+        """Restore the state after the last skipped epoch; save it after the others."""
+        self.epochs += 1
+        if self.epochs <= self.resumed:
+            self.learn.logger = self.logger
+            if self.epochs == self.resumed:
+                self._restore()
+        elif time.monotonic() - self.saved > SECONDS_BETWEEN:
+            self._save()
+            self.saved = time.monotonic()
+
+    def _save(self):
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.file.parent)
+            with atomic_write(self.file) as part:
+                torch.save(self._state(), part)
+        except (OSError, RuntimeError) as error:  # torch's own for a full disk
+            warnings.warn(
+                f"The training goes on, but is not saved ({str(error).splitlines()[0]}): if it is "
+                "interrupted, it starts from its beginning.",
+                stacklevel=2,
+            )
+
+    def _state(self):
+        recorder = self.learn.recorder
+        return {
+            "epochs": self.epochs,
+            "seconds": self.seconds + time.monotonic() - self.started,
+            "model": self.learn.model.state_dict(),
+            # Without the learning rates, which the schedule sets anew for each batch.
+            "optimiser": self.learn.opt.state_dict()["state"],
+            "random": random.getstate(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "loaders": [dl.rng.getstate() for dl in self.learn.dls.loaders],
+            "recorder": {name: [_plain(x) for x in getattr(recorder, name)] for name in RECORDED},
+            "smooth_loss": (recorder.smooth_loss.count, _plain(recorder.smooth_loss.val)),
+        }
+
+    def _restore(self):
+        state, self.state = self.state, None
+        self.learn.model.load_state_dict(state["model"])
+        optimiser = self.learn.opt.state_dict()
+        self.learn.opt.load_state_dict({**optimiser, "state": state["optimiser"]})
+        random.setstate(state["random"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"]:
+            torch.cuda.set_rng_state_all(state["cuda"])
+        for dl, position in zip(self.learn.dls.loaders, state["loaders"], strict=True):
+            dl.rng.setstate(position)
+        for name, values in state["recorder"].items():
+            setattr(self.learn.recorder, name, values)
+        smooth = self.learn.recorder.smooth_loss
+        smooth.count, loss = state["smooth_loss"]
+        smooth.val = torch.tensor(loss)
+
+
+RECORDED = ("values", "losses", "iters", "lrs")
+
+
+def _plain(value):
+    """A recorder's value as numbers, which load without unpickling."""
+    return np.asarray(value, dtype=float).tolist()
+
+
+def _load(file):
+    """The saved state; None if there is none, or if it is damaged."""
+    if not file.exists():
+        return None
+    try:
+        # Only tensors and numbers: nothing in the file can run code.
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file brings about errors of any kind
+        warnings.warn(
+            f"The checkpoint {file.name} is damaged ({type(error).__name__}): the training starts "
+            "from its beginning.",
+            stacklevel=4,
+        )
+        return None

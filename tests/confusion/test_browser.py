@@ -1,0 +1,384 @@
+"""The confusion browser in Chromium: in JupyterLab with notebook 06, and as a page of its own."""
+
+import base64
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from playwright.sync_api import expect, sync_playwright
+from test_confusion import ODD, results
+
+from melgenre.confusion.browser import ConfusionBrowser
+from melgenre.data.annotations import load_decisions
+from melgenre.evaluation.metrics import held_out, predict_tracks
+from melgenre.training.export import export_learner
+from melgenre.training.learner import fit, genre_learner, picture_dataloaders
+
+TOKEN = "for-the-test-alone"
+FRONT_ENDS = {"jupyterlab": "lab/tree", "notebook7": "notebooks"}  # where each opens a file
+expect.set_options(timeout=90_000)  # a kernel on a busy machine
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A running Chromium: Debian's, or the one that `playwright install chromium` has fetched."""
+    with sync_playwright() as playwright:
+        where = shutil.which("chromium") or shutil.which("google-chrome")
+        try:
+            # Without a sandbox it also runs as root, as in a container; it sees our own pages only.
+            browser = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"])
+        except Exception as error:
+            pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page that fails the test if its console shows an error."""
+    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
+    ours = [error for error in errors if "favicon" not in error]
+    assert not ours
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory, music, pictures):
+    """A copy of what notebook 06 uses, with a small exported learner of the made-up music."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "src").mkdir()
+    (folder / "src" / "melgenre").symlink_to(ROOT / "src" / "melgenre")
+    (folder / "notebooks").mkdir()
+    name = "06_hear_the_confusions.ipynb"
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, folder / "notebooks" / name)
+    learn = genre_learner(picture_dataloaders(pictures), "resnet18", "quick", pretrained=False)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 20}
+    training = {"collection": "made-up", "weights": learn.weights}
+    predictions = predict_tracks(learn, held_out(pictures))
+    export_learner(learn, folder / "models" / "resnet34", training, result, predictions)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(workshop, music):
+    """The address of a Jupyter server for the workshop: JupyterLab and Notebook 7 are on it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root",
+               f"--port={port}", f"--IdentityProvider.token={TOKEN}",
+               f"--ServerApp.root_dir={workshop}"]  # fmt: skip
+    environment = {**os.environ, "MELGENRE_DATA": str(music),
+                   "JUPYTER_CONFIG_DIR": str(workshop / ".jupyter")}  # fmt: skip
+    with (workshop / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=workshop, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=1)
+                break
+            except OSError:
+                assert server.poll() is None, (workshop / "lab.log").read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module", params=FRONT_ENDS)
+def notebook(request, server, workshop, chromium):
+    """Notebook 06, run to its end in each front end: its page and its file."""
+    file = workshop / "notebooks" / f"{request.param}.ipynb"  # each has a kernel of its own
+    shutil.copy(workshop / "notebooks" / "06_hear_the_confusions.ipynb", file)
+    page = chromium.new_page(viewport={"width": 1500, "height": 1100})
+    page.set_default_timeout(120_000)
+    page.goto(f"{server}/{FRONT_ENDS[request.param]}/notebooks/{file.name}?token={TOKEN}")
+    expect(page.locator(".jp-Toolbar-kernelName")).to_have_text(re.compile("Python 3"))
+    expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    expect(page.locator(".melgenre-confusion table")).to_be_visible()
+    # The last cell has written the page, so the kernel is free from here on.
+    expect(page.get_by_text(re.compile(r"confusions.html: \d+ clips"))).to_be_visible()
+    yield page, file
+    page.close()
+
+
+def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
+    page, _ = notebook
+    widget = page.locator(".melgenre-confusion")
+
+    # A click on a cell lists its clips, as many as the cell says.
+    cell = next(one for one in widget.locator("td").all() if one.inner_text().strip())
+    words = cell.get_attribute("aria-label")
+    cell.click()
+    expect(widget.locator("h4")).to_have_text(words)
+    expect(widget.locator("article")).to_have_count(min(8, int(words.split()[0])))
+    genre = re.match(r"\d+ (\w+) clip", words)[1]
+    for line in widget.locator("article .genres").all_inner_texts():
+        assert line.startswith(f"is {genre}, called ")
+
+    # Play moves the cursor; a click into the picture seeks; a second player stops the first.
+    rows = widget.locator("th[role=rowheader]")
+    rows.first.click()
+    expect(widget.locator("article")).to_have_count(2)
+    first, second = widget.locator("article").nth(0), widget.locator("article").nth(1)
+    first.get_by_role("button", name=re.compile("Play")).click()
+    clock = "audio => audio.currentTime"
+    page.wait_for_function("() => document.querySelector('article audio').currentTime > 0.2")
+    expect(first.locator(".cursor")).to_be_visible()
+    picture = first.locator(".spectrogram")
+    box = picture.bounding_box()
+    picture.click(position={"x": box["width"] / 2, "y": 20})
+    page.wait_for_timeout(300)
+    assert 14.5 < first.locator("audio").evaluate(clock) < 17
+    second.get_by_role("button", name=re.compile("Play")).click()
+    expect(second.get_by_role("button", name=re.compile("Pause"))).to_have_text("❚❚ Pause")
+    expect(first.get_by_role("button", name=re.compile("Play"))).to_have_text("▶ Play")
+    assert first.locator("audio").evaluate("audio => audio.paused")
+    assert not second.locator("audio").evaluate("audio => audio.paused")
+
+    # Why, and what it learned that is like it.
+    first.get_by_label("Why?").check()
+    expect(first.locator("img.evidence")).to_be_visible()
+    expect(first.locator(".for-predicted")).to_be_visible()
+    first.get_by_label("Nearest training clips").check()
+    expect(first.locator(".neighbours article")).to_have_count(5)
+    neighbour = first.locator(".neighbours article").first
+    neighbour.get_by_role("button", name=re.compile("Play")).click()
+    expect(neighbour.get_by_role("button")).to_have_text("❚❚ Pause")
+
+    # Keys: from a name into the matrix, and Enter chooses.
+    rows.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    walked = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.keyboard.press("Enter")
+    expect(widget.locator("h4")).to_have_text(walked)
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == walked
+
+    # A decision is in the CSV at once.
+    rows.first.click()
+    expect(widget.locator("article")).to_have_count(2)
+    card = widget.locator("article").first
+    name = card.locator("strong").first.inner_text()
+    card.get_by_label("Your decision").select_option("mislabelled")
+    card.get_by_label("The right genre").select_option("bellrain")
+    card.get_by_label("Comment").fill("sounds like <b>fog</b>")
+    card.get_by_label("Comment").press("Enter")
+    expect(card.locator(".decision .status")).to_have_text("kept in decisions.csv")
+    file = workshop / "data" / "decisions.csv"
+    for _ in range(50):
+        kept = load_decisions(file).set_index("track_id")
+        if kept.loc[name, "comment"] == "sounds like <b>fog</b>":
+            break
+        page.wait_for_timeout(100)
+    assert kept.loc[name, ["decision", "correct_genre", "comment"]].tolist() == [
+        "mislabelled", "bellrain", "sounds like <b>fog</b>",
+    ]  # fmt: skip
+
+
+def test_keys_pressed_in_the_widget_stay_in_it(notebook):
+    page, file = notebook
+    sources = [(cell.cell_type, cell.source) for cell in nbformat.read(file, as_version=4).cells]
+    widget = page.locator(".melgenre-confusion")
+    corner = widget.locator("td").first
+    focused = "document.activeElement.getAttribute('aria-label')"
+    letters = ["d", "d", "x", "a", "b", "m", "y", "r", "c", "v", "z", "j", "Shift+M", "Escape"]
+
+    # In the matrix: letters do nothing, arrows walk, and Enter shows the clips of the cell.
+    corner.focus()
+    for key in letters:
+        page.keyboard.press(key)
+    assert page.evaluate(focused) == corner.get_attribute("aria-label")
+    for key in ("ArrowDown", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowLeft"):
+        page.keyboard.press(key)
+    row = widget.locator("th[role=rowheader]").first
+    assert page.evaluate(focused) == row.get_attribute("aria-label")
+    for key in ("Shift+Enter", "Control+Enter", "Alt+Enter", "Enter"):
+        page.keyboard.press(key)
+    expect(widget.locator("h4")).to_have_text(row.get_attribute("aria-label"))
+
+    # In a card: the player, the switches, the choices and the comment.
+    card = widget.locator("article").first
+    for part in (".spectrogram", "button", "input[type=checkbox]"):
+        card.locator(part).first.focus()
+        for key in letters:
+            page.keyboard.press(key)
+    verdict = card.get_by_label("Your decision")
+    verdict.focus()
+    page.keyboard.press("m")
+    expect(verdict).to_have_value("mislabelled")
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "The right genre"
+    comment = card.get_by_label("Comment")
+    comment.fill("")
+    comment.press_sequentially("dd x a b")
+    comment.press("Enter")
+    expect(comment).to_have_value("dd x a b")
+
+    # Keys that are not the widget's still work: Ctrl-S saves the notebook, unchanged.
+    before = file.stat().st_mtime_ns
+    page.keyboard.press("Control+s")
+    for _ in range(100):
+        if file.stat().st_mtime_ns != before:
+            break
+        page.wait_for_timeout(100)
+    assert file.stat().st_mtime_ns != before
+    after = nbformat.read(file, as_version=4).cells
+    assert [(cell.cell_type, cell.source) for cell in after] == sources
+    assert page.locator(".jp-Notebook.jp-mod-editMode").count() == 0
+    assert page.locator(".jp-Notebook .jp-Cell.jp-mod-active .melgenre-confusion").count() == 1
+
+
+def test_the_list_of_neighbours_leaves_the_decision_in_its_place(notebook):
+    page, _ = notebook
+    widget = page.locator(".melgenre-confusion")
+    widget.locator("th[role=rowheader]").nth(1).click()
+    card = widget.locator("article").first
+    verdict = card.get_by_label("Your decision")
+    verdict.scroll_into_view_if_needed()
+    before = verdict.bounding_box()
+    card.get_by_label("Nearest training clips").check()
+    expect(card.locator(".neighbours article")).to_have_count(5)
+    assert verdict.bounding_box() == before
+    card.get_by_label("Why?").check()
+    expect(card.locator(".for-predicted")).to_be_visible()
+    assert verdict.bounding_box() == before
+
+
+def test_the_exported_page_opens_as_a_file_and_plays(pictures, tmp_path, page):
+    genres = sorted(pictures["genre"].unique())
+    table = pictures.assign(predicted=genres[0])
+    for genre in genres:
+        table[f"p_{genre}"] = 0.91 if genre == genres[0] else 0.01
+    browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
+    file = browser.to_html(tmp_path / "confusions.html", clips_per_cell=1, seconds=4)
+    page.goto(file.as_uri())
+    page.locator("td").filter(has_text="4").nth(3).click()
+    expect(page.locator("article")).to_have_count(1)
+    page.get_by_role("button", name=re.compile("Play")).click()
+    page.wait_for_function("() => document.querySelector('audio').currentTime > 0.2")
+    # Four seconds from the middle of thirty: the cursor stands where they are in the picture.
+    left = float(page.locator(".cursor").evaluate("cursor => cursor.style.left").rstrip("%"))
+    assert 100 * 13 / 30 < left < 100 * 17 / 30
+    page.get_by_label("per cent").check()
+    expect(page.locator("td").filter(has_text="100")).to_have_count(10)
+
+
+def test_the_play_button_shows_what_it_will_do(pictures, tmp_path, page):
+    table = pictures.head(2).assign(predicted=pictures["genre"].iloc[0], p_a=0.9)
+    browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
+    file = browser.to_html(tmp_path / "confusions.html", seconds=2)
+    # The second clip's sound is damaged.
+    before, key, after = file.read_text(encoding="utf-8").rpartition('"mp3": "')
+    damaged = base64.b64encode(b"no sound").decode() + after[after.index('"') :]
+    file.write_text(before + key + damaged, encoding="utf-8")
+    page.goto(file.as_uri())
+    page.locator("td").filter(has_text="2").click()
+    first, second = page.locator("article").all()
+    names = [one.locator("strong").inner_text() for one in (first, second)]
+
+    def button(article, n, does):
+        return article.get_by_role("button", name=f"{does} {names[n]}", exact=True)
+
+    button(first, 0, "Play").click()
+    expect(button(first, 0, "Pause")).to_have_text("❚❚ Pause")
+    button(first, 0, "Pause").click()
+    expect(button(first, 0, "Play")).to_have_text("▶ Play")
+    button(first, 0, "Play").click()
+    expect(button(first, 0, "Pause")).to_be_visible()
+    expect(button(first, 0, "Play")).to_have_text("▶ Play")  # the sound has ended
+    button(first, 0, "Play").click()
+    expect(button(first, 0, "Pause")).to_be_visible()
+    button(second, 1, "Play").click()
+    expect(second.locator(".controls .status")).to_contain_text("This browser does not play it")
+    expect(button(second, 1, "Play")).to_have_text("▶ Play")
+    expect(button(first, 0, "Play")).to_have_text("▶ Play")  # stopped by the second
+
+
+def test_odd_names_are_text_and_never_markup(tmp_path, page):
+    table = results(ODD).assign(track_id="<img src=x onerror=alert(1)>", artist_id="<script>x")
+    file = ConfusionBrowser(table, decisions=tmp_path / "d.csv").to_html(tmp_path / "odd.html")
+    page.goto(file.as_uri())
+    for genre in ODD:
+        expect(page.get_by_role("rowheader", name=f"6 {genre} clips", exact=True)).to_be_visible()
+    page.get_by_role("rowheader", name=f"6 {ODD[1]} clips", exact=True).click()
+    expect(page.locator("article strong").first).to_have_text("<img src=x onerror=alert(1)>")
+    assert page.locator("article b, article script, article [onerror]").count() == 0
+    expect(page.locator("article").first).to_contain_text("No sound, only its picture.")
+
+
+def test_a_large_matrix_paints_soon_and_walks_by_key(tmp_path, page):
+    genres = [f"genre {n:02}" for n in range(40)]
+    table = results(genres, n=25)
+    file = ConfusionBrowser(table, decisions=tmp_path / "d.csv").to_html(tmp_path / "large.html")
+    page.goto(file.as_uri())
+    expect(page.locator("td")).to_have_count(1600)
+    page.locator("td[tabindex='0']").focus()
+    for key in ("End", "PageDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    words = page.evaluate("document.activeElement.title")
+    n = int(((table["genre"] == genres[-1]) & (table["predicted"] == genres[-1])).sum())
+    assert words.startswith(f"{n or 'no'} genre 39 clip")
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    expect(page.locator("h4")).to_have_text("25 genre 39 clips")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_stand_out_from_their_cells(tmp_path, page, scheme):
+    genres = [f"g{n}" for n in range(11)]
+    rows = [(genres[0], genres[j]) for j in range(11) for _ in range(j + 1)]
+    rows += [(genre, genre) for genre in genres[1:]]
+    table = pd.DataFrame(rows, columns=["genre", "predicted"]).assign(picture=None)
+    table["p_g0"] = np.ones(len(table))
+    file = ConfusionBrowser(table, decisions=tmp_path / "d.csv").to_html(tmp_path / "c.html")
+    page.emulate_media(color_scheme=scheme)
+    page.goto(file.as_uri())
+    contrasts = page.evaluate(
+        """() => {
+          const canvas = document.createElement("canvas").getContext("2d");
+          const rgb = (colours) => {  // one over the other, on the page's own ground
+            for (const colour of colours) {
+              canvas.fillStyle = colour;
+              canvas.fillRect(0, 0, 1, 1);
+            }
+            return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+          };
+          const light = (c) => c.map((v) => v / 255)
+            .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+          const ground = matchMedia("(prefers-color-scheme: dark)").matches ? "#121212" : "#fff";
+          return [...document.querySelectorAll("td")].filter((td) => td.textContent).map((td) => {
+            const style = getComputedStyle(td);
+            const [a, b] = [rgb([ground, style.backgroundColor]), rgb([style.color])].map(light);
+            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+          });
+        }"""
+    )
+    assert len(contrasts) == 21
+    assert min(contrasts) > 4.0

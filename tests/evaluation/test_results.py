@@ -1,0 +1,154 @@
+"""The committed figures: the README says what the files say, and the predictions say the same."""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from melgenre.data.collection import gtzan_facts
+from melgenre.evaluation.metrics import score
+from melgenre.evaluation.results import (
+    ResultsError,
+    load_predictions,
+    load_results,
+    record_result,
+    summarise_results,
+)
+
+sys.path.append(str(ROOT / "scripts"))
+from check_results import differences, unknown_tracks  # noqa: E402
+from results_table import with_table  # noqa: E402
+
+RUNS = [run for _, run in load_results(ROOT / "results").iterrows()]
+
+
+def test_no_committed_run_is_left_out():
+    assert len(RUNS) == len((ROOT / "results" / "results.jsonl").read_text().splitlines())
+
+
+def test_the_readme_says_what_the_results_say():
+    readme = (ROOT / "README.md").read_text()
+    assert with_table(readme, ROOT / "results") == readme
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run["predictions"])
+def test_each_figure_follows_from_its_predictions(run):
+    assert differences(ROOT / "results", run) == {}
+    assert unknown_tracks(ROOT / "results", run) == []
+    facts = gtzan_facts()
+    predictions = load_predictions(ROOT / "results", pd.DataFrame([run])).merge(
+        facts[["track_id", "fault_filtered_split"]], on="track_id", how="left"
+    )
+    probabilities = predictions.filter(like="p_")
+    if len(probabilities.columns):
+        named = probabilities.idxmax(axis=1).str.removeprefix("p_")
+        assert (named == predictions["predicted"]).mean() > 0.98  # but for ties in rounding
+    assert not predictions["track_id"].duplicated().any()
+    if run["protocol"] == "random-10-fold":
+        assert len(predictions) in (999, 1000)
+    if run["protocol"] == "artist-3-fold":
+        assert set(predictions["track_id"]) >= set(
+            facts.dropna(subset="artist_fold")["track_id"]
+        ) - {"jazz.00054"}
+    if run["protocol"].startswith("fault-filtered"):
+        assert set(predictions["fault_filtered_split"]) == {"test"}
+        assert len(predictions) == 290
+
+
+def example(*, jazz=(0.9, 0.1), seed=0):
+    """What `record_result` is given for two tracks, a jazz and a rock, with their `p_jazz`."""
+    predictions = pd.DataFrame({"track_id": ["a", "b"], "genre": ["jazz", "rock"]})
+    predictions = predictions.assign(p_jazz=jazz, p_rock=[1 - p for p in jazz])
+    predictions["predicted"] = ["jazz" if p > 0.5 else "rock" for p in jazz]
+    training = {"collection": "c", "model": "small, quick", "weights": "none", "seed": seed}
+    return training, score(predictions, "random"), predictions
+
+
+def test_a_run_is_written_down_and_replaces_its_earlier_line(tmp_path):
+    record_result(tmp_path, *example(jazz=(0.1, 0.9)))
+    record_result(tmp_path, *example(seed=1))
+    record_result(tmp_path, *example(jazz=(0.8766, 0.9)))
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
+    assert [(line["seed"], line["accuracy"]) for line in lines] == [(0, 0.5), (1, 1.0)]
+    kept = pd.read_csv(tmp_path / lines[0]["predictions"])
+    assert kept["p_jazz"].tolist() == [0.877, 0.9]
+
+
+def test_runs_written_at_once_are_all_kept(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: record_result(tmp_path, *example(seed=seed)), range(16)))
+    assert sorted(load_results(tmp_path)["seed"]) == list(range(16))
+
+
+def test_an_incomplete_last_line_is_skipped_and_the_next_run_removes_it(tmp_path):
+    record_result(tmp_path, *example())
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"model": "small, qu')
+    with pytest.warns(UserWarning, match="last line of results.jsonl is incomplete"):
+        assert len(load_results(tmp_path)) == 1
+    with pytest.warns(UserWarning, match="incomplete"):
+        record_result(tmp_path, *example(seed=1))
+    assert len(load_results(tmp_path)) == 2
+
+
+def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
+    record_result(tmp_path, *example())
+    file = tmp_path / "results.jsonl"
+    file.write_text('{"model"\n' + file.read_text())
+    with pytest.raises(ResultsError, match="Line 1 of results.jsonl is damaged"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("damage, said", [
+    (lambda file: file.unlink(), "its predictions are missing"),
+    (lambda file: file.write_text(file.read_text().replace("jazz,jazz", "jazz,rock")), "give 50"),
+    (lambda file: file.write_bytes(b"\xff\0"), "its predictions or its accuracy are damaged"),
+])  # fmt: skip
+def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, damage, said):
+    record_result(tmp_path, *example())
+    record_result(tmp_path, *example(seed=1))
+    damage(tmp_path / "c_random_small-quick_0.csv")
+    with pytest.warns(UserWarning, match=said):
+        assert load_results(tmp_path)["seed"].tolist() == [1]
+
+
+@pytest.mark.parametrize("name, value", [
+    ("seed", []), ("seed", [0]), ("accuracy", 10**400), ("accuracy", None), ("model", {}),
+])  # fmt: skip
+def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
+    record_result(tmp_path, *example())
+    record_result(tmp_path, *example(seed=1))
+    first, second = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    lines = [json.dumps(line) + "\n" for line in (first | {name: value}, second)]
+    (tmp_path / "results.jsonl").write_text("".join(lines))
+    with pytest.warns(UserWarning, match="damaged"):
+        runs = load_results(tmp_path)
+    assert load_predictions(tmp_path, runs)["seed"].unique().tolist() == [1]
+
+
+def test_a_results_file_names_no_file_of_another_folder(tmp_path):
+    record_result(tmp_path / "results", *example())
+    (tmp_path / "results" / "c_random_small-quick_0.csv").rename(tmp_path / "other.csv")
+    file = tmp_path / "results" / "results.jsonl"
+    file.write_text(file.read_text().replace("c_random_small-quick_0.csv", "../other.csv"))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert load_results(tmp_path / "results").empty
+
+
+def test_a_genre_may_be_named_as_pandas_names_missing_values(tmp_path):
+    training, _, predictions = example()
+    predictions = predictions.replace({"genre": {"jazz": "None"}, "predicted": {"jazz": "None"}})
+    predictions = predictions.rename(columns={"p_jazz": "p_None"})
+    record_result(tmp_path, training, score(predictions, "random"), predictions)
+    assert load_results(tmp_path)["accuracy"].tolist() == [1.0]
+
+
+def test_a_figure_is_the_mean_of_its_seeds(tmp_path):
+    record_result(tmp_path, *example())
+    record_result(tmp_path, *example(jazz=(0.9, 0.9), seed=1))
+    figure = summarise_results(tmp_path).iloc[0]
+    assert (figure["accuracy"], figure["seeds"], figure["tracks"]) == (0.75, 2, 2)
+    assert figure["low"] <= 0.75 <= figure["high"]

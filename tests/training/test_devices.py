@@ -1,0 +1,168 @@
+"""The whole road of every recipe on a second device, which refuses to mix with the CPU.
+
+Without a GPU the second device is torch's `meta`, whose tensors have shapes and no values, under a
+guard that raises where devices mix, as CUDA does. With one, the same road runs on CUDA.
+"""
+
+import numpy as np
+import pytest
+import torch
+from fastai.torch_core import defaults
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from melgenre.confusion import attribution as evidence
+from melgenre.confusion.attribution import embed_pictures, nearest, picture_evidence
+from melgenre.evaluation import metrics as evaluation
+from melgenre.evaluation.metrics import held_out, predict_tracks, score
+from melgenre.experiments import run_texture_machine
+from melgenre.inference.classifier import GenreClassifier, _onnx_providers
+from melgenre.inference.model_folder import ModelError
+from melgenre.networks import TextureBody
+from melgenre.training import export, learner
+from melgenre.training.cached_features import body_features
+from melgenre.training.export import export_learner, load_exported
+from melgenre.training.learner import describe_training, fit, genre_learner, picture_dataloaders
+from melgenre.training.transfer import transfer_learner
+
+COPIES = ("to", "_to_copy", "copy_")
+
+
+class Guard(TorchDispatchMode):
+    """Raises where devices mix; a copy from `meta` to the CPU gives zeros."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        values = tree_flatten((arguments, options or {}))[0]
+        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        name = function.overloadpacket.__name__
+        # A single number of the CPU may meet anything, as with CUDA.
+        kinds = {t.device.type for t in tensors if t.ndim or t.device.type != "cpu"}
+        if len(kinds) > 1 and name not in COPIES:
+            raise RuntimeError(f"{name} mixes tensors of {' and '.join(sorted(kinds))}")
+        if "meta" in kinds and name == "_local_scalar_dense":  # item()
+            return 0
+        if "meta" in kinds and name == "copy_" and tensors[0].device.type == "cpu":
+            return tensors[0].zero_()
+        if "meta" in kinds and name in COPIES and torch.device("cpu") in values:
+            dtype = next((v for v in values if isinstance(v, torch.dtype)), tensors[0].dtype)
+            return torch.zeros(tensors[0].shape, dtype=dtype)
+        return function(*arguments, **(options or {}))
+
+
+@pytest.fixture(
+    params=["meta", pytest.param("cuda", marks=pytest.mark.gpu)],
+)
+def device(request, monkeypatch, tmp_path):
+    """A second device; DataLoaders are made for it."""
+    for module in (learner, evaluation, evidence, export):
+        monkeypatch.setattr(module, "feature_folder", lambda: tmp_path / "features")
+    monkeypatch.setattr(defaults, "use_cuda", None)  # conftest.py keeps other tests on the CPU
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA here")
+        yield torch.device("cuda", torch.cuda.current_device())
+    else:
+        device = torch.device("meta")
+        monkeypatch.setattr("fastai.data.core.default_device", lambda: device)
+        # ONNX's exporter traces on the CPU, with a mode of its own.
+        monkeypatch.setattr(export, "_export_onnx", lambda *_: None)
+        with Guard():
+            yield device
+
+
+@pytest.fixture
+def few(pictures):
+    return pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])].reset_index(
+        drop=True
+    )
+
+
+def test_the_guard_raises_where_devices_mix():
+    on_cpu, elsewhere = torch.ones(3), torch.ones(3, device="meta")
+    with Guard(), pytest.raises(RuntimeError, match="mixes tensors of cpu and meta"):
+        elsewhere + on_cpu
+    with Guard():
+        assert (elsewhere * 2).cpu().tolist() == [0, 0, 0]
+        assert elsewhere.sum().item() == 0
+
+
+@pytest.mark.parametrize("pretrained", [True, False], ids=["frozen", "from scratch"])
+@pytest.mark.parametrize("recipe", ["texture", "first-project", "fine-tune", "quick"])
+@pytest.mark.filterwarnings("ignore:.*from a non-meta parameter in the checkpoint")
+def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
+    monkeypatch.setitem(learner.RECIPES, recipe, {**learner.RECIPES[recipe], "freeze_epochs": 1})
+    learn = genre_learner(picture_dataloaders(few), "resnet18", recipe, pretrained=False)
+    if pretrained:  # as if its weights were ImageNet's
+        learn.weights, learn.train_bn = "as if from ImageNet", False
+        learn.freeze()
+    assert next(learn.model.parameters()).device == device
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    predictions = predict_tracks(learn, held_out(few))
+    assert learn.frozen == (pretrained and recipe in ("texture", "first-project"))
+    training = describe_training(learn, few)
+    assert training["device"].startswith(device.type)
+    result = {**score(predictions, "artists-apart"), "accuracy": 0.5}
+    folder = export_learner(learn, tmp_path / "model", training, result, predictions)
+    assert {p.device for p in learn.model.parameters()} == {device}
+
+    loaded, _ = load_exported(folder, device=device)
+    again = predict_tracks(loaded, predictions[list(few)])
+    if device.type == "cuda":
+        calibrated = GenreClassifier.load(folder, device="cpu")
+        images = [np.asarray(Image.open(file)) for file in predictions["picture"]]
+        probabilities, _ = calibrated.judge_pictures(images)
+        np.testing.assert_allclose(again.filter(like="p_"), probabilities, atol=5e-3)
+    maps = picture_evidence(learn, few["picture"][0], list(learn.dls.vocab)[:2])
+    assert maps.shape == (2, 128, 387)
+    embedded = embed_pictures(learn, few)
+    assert embedded.device.type == "cpu"
+    assert len(nearest(embedded[0], embedded, n=3)) == 3
+
+    start = transfer_learner(picture_dataloaders(few), folder)
+    with start.no_bar(), start.no_logging():
+        fit(start)
+    assert {p.device for p in start.model.parameters()} == {device}
+    classifier = GenreClassifier.load(folder, backend="torch", device=str(device))
+    assert set(classifier.predict(few["path"][0])) == set(learn.dls.vocab)
+
+
+def test_a_support_vector_machine_learns_from_features_of_the_device(device, few, monkeypatch):
+    monkeypatch.setattr("melgenre.experiments.feature_folder", lambda: learner.feature_folder())
+    training, result, _ = run_texture_machine(few, "random", "resnet18")
+    assert result["tracks"] == 3
+
+
+def test_features_of_one_device_and_precision_are_not_taken_for_anothers(few, tmp_path):
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+    assert isinstance(learn.model[0], TextureBody)
+    exact = body_features(learn, few, tmp_path)
+    rounded = body_features(learn, few, tmp_path, dtype=torch.bfloat16)
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_allclose(exact, rounded, rtol=0.2, atol=0.05)
+    assert {file.name.partition("-cpu-")[2] for file in tmp_path.iterdir()} == {
+        "float32.npz", "bfloat16.npz",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("backend", [None, "torch", "onnx"])
+def test_a_gpu_that_is_not_there_gets_a_sentence(backend, exported):
+    with pytest.raises(ModelError, match="cannot run on .*'cuda'.*device='cpu'") as error:
+        GenreClassifier.load(exported, backend=backend, device="cuda")
+    assert "damaged" not in str(error.value)
+
+
+def test_onnx_runtime_runs_on_the_gpu_that_is_named():
+    class WithCuda:
+        get_available_providers = staticmethod(
+            lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        )
+
+    (name, options), fallback = _onnx_providers(WithCuda, "cuda:1")
+    assert (name, options["device_id"]) == ("CUDAExecutionProvider", 1)
+    assert fallback == "CPUExecutionProvider"
+    assert _onnx_providers(WithCuda, "cpu") == ["CPUExecutionProvider"]
+    with pytest.raises(ModelError, match="cannot run on 'mps'"):
+        _onnx_providers(WithCuda, "mps")

@@ -1,0 +1,601 @@
+import copy
+import itertools
+import json
+import random
+import shutil
+import stat
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from fastai.vision.all import Callback, load_learner
+from PIL import Image
+
+from melgenre.evaluation.metrics import held_out, predict_tracks
+from melgenre.features.melspectrogram import PictureError
+from melgenre.inference.classifier import GenreClassifier
+from melgenre.inference.model_folder import ModelError
+from melgenre.networks import (
+    ArchitectureError,
+    build_network,
+    describe_imagenet_weights,
+    find_architecture,
+)
+from melgenre.training.cached_features import body_features
+from melgenre.training.export import export_learner, load_exported, load_split
+from melgenre.training.learner import (
+    _read_once,
+    describe_training,
+    discard_checkpoint,
+    fit,
+    genre_learner,
+    picture_dataloaders,
+)
+from melgenre.training.precision import mixed_precision
+
+
+def test_pictures_reach_the_network_whole(pictures):
+    dls = picture_dataloaders(pictures)
+    x, y = dls.one_batch()
+    assert x.shape[1:] == (3, 128, 387)
+    assert list(dls.vocab) == sorted(pictures["genre"].unique())
+    assert len(dls.train_ds) == (pictures["split"] == "train").sum()
+    assert len(dls.valid_ds) == (pictures["split"] == "valid").sum()
+    # What a batch holds is the picture, grey three times, normalised as ImageNet is.
+    picture, label = dls.valid_ds[0]
+    batch = dls.valid.one_batch()[0][0].numpy()
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    grey = np.asarray(picture).transpose(2, 0, 1) / 255
+    expected = (grey - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(batch, expected, atol=1e-5)
+
+
+def test_left_out_tracks_are_never_learned(pictures):
+    some = pictures.assign(split=pictures["split"].where(pictures.index % 2 == 0))
+    dls = picture_dataloaders(some)
+    assert len(dls.train_ds) + len(dls.valid_ds) == some["split"].notna().sum()
+
+
+def test_a_split_that_cannot_be_learned_gets_a_sentence(pictures):
+    genre = pictures["genre"].iloc[0]
+    hidden = pictures["split"].mask(
+        (pictures["genre"] == genre) & (pictures["split"] == "train"), None
+    )
+    for split in ("train", "valid", hidden):
+        with pytest.raises(ValueError, match="split the tracks anew"):
+            picture_dataloaders(pictures.assign(split=split))
+
+
+def test_a_picture_of_another_kind_is_never_seen(pictures, tmp_path):
+    Image.new("L", (1292, 128)).save(tmp_path / "wide.png")
+    wrong = pictures.copy()
+    wrong.loc[0, "picture"] = str(tmp_path / "wide.png")
+    with pytest.raises(PictureError, match="wide.png"):
+        picture_dataloaders(wrong)
+
+
+def test_training_learns(learner, pictures):
+    few = pictures[pictures["genre"].isin(learner.dls.vocab)]
+    assert learner.training_losses[-1] < learner.training_losses[0]
+    said = describe_training(learner, few)
+    assert said["weights"] == "none (from scratch)"
+    assert said["train_tracks"] == (few["split"] == "train").sum()
+    assert said["seconds"] > 0
+
+
+def test_the_number_of_threads_is_recorded_where_it_decides(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    names, before = set(), torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+            with learn.no_bar(), learn.no_logging():
+                fit(learn)
+            assert describe_training(learn, few)["threads"] == threads
+        finally:
+            torch.set_num_threads(before)
+        names.add(learn.checkpoint_file)
+    assert len(names) == 2, "neither resumes the other"
+
+
+def test_the_same_seed_gives_the_same_network(pictures):
+    dls = picture_dataloaders(pictures)
+    one, two = (genre_learner(dls, "resnet18", "quick", pretrained=False, seed=7) for _ in range(2))
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_without_imagenet_weights_one_warning_and_no_traceback(pictures, tmp_path, monkeypatch):
+    # An empty cache, and a proxy that nobody listens at: a machine without a network.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    dls = picture_dataloaders(pictures)
+    with pytest.warns(UserWarning, match="No ImageNet weights for resnet18.*from scratch"):
+        learn = genre_learner(dls, "resnet18")
+    assert learn.weights == "none (from scratch)"
+    assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_imagenet_weights_are_known_by_their_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"something else")
+    assert describe_imagenet_weights("resnet18").startswith("stand-in for torchvision")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "resnet10t", "mixnet_s"])
+def test_any_architecture_of_torchvision_or_timm_works(name):
+    network = build_network(name, 10).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(2, 3, 128, 387)).shape == (2, 10)
+
+
+def test_an_unknown_architecture_gets_a_sentence_with_similar_names():
+    with pytest.raises(ArchitectureError, match="'resnet35'.*resnet34"):
+        find_architecture("resnet35")
+
+
+def test_an_architecture_for_squares_alone_gets_a_sentence(pictures):
+    dls = picture_dataloaders(pictures)
+    with pytest.raises(ArchitectureError, match="does not take pictures of 128 x 387"):
+        genre_learner(dls, "vit_tiny_patch16_224", "quick", pretrained=False)
+
+
+@pytest.fixture(params=["0", "1"], ids=["float32", "bf16"])
+def bf16(request, monkeypatch):
+    """bf16 forced off and on, whatever this CPU has."""
+    monkeypatch.setenv("MELGENRE_BF16", request.param)
+    return request.param == "1"
+
+
+def seen_by_head(learn, seen):
+    """Record mode and type of what the head returns."""
+    return learn.model[1].register_forward_hook(
+        lambda module, x, y: seen.append((module.training, y.dtype))
+    )
+
+
+def test_training_is_fast_and_predictions_are_float32(pictures, bf16):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+    seen = []
+    hook = seen_by_head(learn, seen)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    predict_tracks(learn, few)
+    hook.remove()
+    assert {dtype for training, dtype in seen if training} == {
+        torch.bfloat16 if bf16 else torch.float32
+    }
+    assert {dtype for training, dtype in seen if not training} == {torch.float32}
+    assert all(p.dtype == torch.float32 for p in learn.model.parameters())
+    assert describe_training(learn, few)["precision"] == ("bfloat16" if bf16 else "float32")
+
+
+def test_mixed_precision_may_be_entered_twice_and_interrupted(pictures, monkeypatch):
+    monkeypatch.setenv("MELGENRE_BF16", "1")
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+    batch = two_pictures(learn)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = learn.model[1].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt), learn.no_bar(), mixed_precision(learn):
+        learn.fit(1)
+    hook.remove()
+    seen = []
+    hook = seen_by_head(learn, seen)
+    with mixed_precision(learn), mixed_precision(learn):
+        learn.model.train()(batch)
+    learn.model.train()(batch)
+    hook.remove()
+    assert [dtype for _, dtype in seen] == [torch.bfloat16, torch.float32]
+    assert not torch.is_autocast_enabled("cpu")
+    assert "forward" not in vars(learn.model)
+
+
+def two_pictures(learn):
+    return torch.Tensor(learn.dls.train.one_batch()[0][:2])
+
+
+def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_path):
+    """Plain `load_learner`, in another process and another working directory."""
+    picture = pictures["picture"].iloc[0]
+    program = (
+        "import sys; from fastai.vision.all import Callback, load_learner\n"
+        "learn = load_learner(sys.argv[1])\n"
+        "with learn.no_bar(): genre, _, p = learn.predict(sys.argv[2])\n"
+        "print(genre, *p.tolist())"
+    )
+    output = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, exported / "learner.pkl", picture],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        here = load_learner(exported / "learner.pkl")
+    with here.no_bar():
+        genre, _, probabilities = here.predict(picture)
+    assert output[0] == genre
+    np.testing.assert_allclose([float(p) for p in output[1:]], probabilities, atol=1e-6)
+
+
+def test_an_export_leaves_the_learner_as_it_is(learner, exported, pictures, tmp_path):
+    few = learner.dls.valid_ds.items.reset_index(drop=True)
+    before = predict_tracks(learner, few)
+    opt, model = learner.opt, learner.model
+    training, result = {"weights": "none"}, {"protocol": "random", "accuracy": 0.5, "tracks": 8}
+    export_learner(learner, tmp_path / "again", training, result | {"interval": [0, 1]}, before)
+    assert (learner.opt, learner.model) == (opt, model)
+    np.testing.assert_array_equal(
+        predict_tracks(learner, few).filter(like="p_"), before.filter(like="p_")
+    )
+    # The exported copy is calibrated: the same genres, divided logits.
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    expected = before.filter(like="p_").to_numpy() ** (1 / config["calibration"]["temperature"])
+    expected /= expected.sum(axis=1, keepdims=True)
+    calibrated, _ = load_exported(tmp_path / "again")
+    np.testing.assert_allclose(
+        predict_tracks(calibrated, few).filter(like="p_"), expected, atol=1e-4
+    )
+
+
+def export_again(learner, folder):
+    predictions = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
+    result = {"protocol": "random", "accuracy": 0.5, "tracks": 8, "interval": [0, 1]}
+    return export_learner(learner, folder, {"weights": "none"}, result, predictions)
+
+
+def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner, tmp_path):
+    folder = export_again(learner, tmp_path / "model")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+    assert len(modes) == 1, "all files have the permissions of any new file"
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("melgenre.training.export._export_onnx", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export_again(learner, folder)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    export_again(learner, folder)
+    assert (folder / "notes" / "mine.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.fixture
+def small_disk():
+    """No file of this process grows over 10 kB, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_an_export_in_a_sentence_and_leaves_nothing(learner, tmp_path, small_disk):
+    with pytest.raises(ModelError, match="cannot be written to .*model .* Make room"):
+        export_again(learner, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_ends_no_training(pictures, tmp_path, monkeypatch, small_disk):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    for weights, said in (("none (from scratch)", "not saved"), ("as if from", "not kept")):
+        learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+        learn.weights = weights
+        with learn.no_bar(), learn.no_logging(), pytest.warns(UserWarning, match=said):
+            fit(learn)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_export_never_replaces_a_folder_that_is_not_a_model(learner, tmp_path):
+    (tmp_path / "my songs").mkdir()
+    (tmp_path / "my songs" / "song.mp3").touch()
+    for folder in (tmp_path / "my songs", tmp_path / "my songs" / "song.mp3"):
+        with pytest.raises(ModelError, match="exists and is not a model's folder"):
+            export_again(learner, folder)
+    assert (tmp_path / "my songs" / "song.mp3").exists()
+
+
+def test_a_network_that_diverged_is_not_exported(learner, tmp_path):
+    broken = copy.deepcopy(learner.model)
+    next(broken.parameters()).data[0] = float("nan")
+    model, learner.model = learner.model, broken
+    try:
+        with pytest.raises(ModelError, match="its training diverged"):
+            export_again(learner, tmp_path / "model")
+    finally:
+        learner.model = model
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_export_keeps_its_split(learner, exported, pictures, capsys):
+    split = load_split(exported, pictures).set_index("track_id")["split"]
+    for side, items in (("train", learner.dls.train_ds), ("valid", learner.dls.valid_ds)):
+        assert set(split.index[split == side]) == set(items.items["track_id"])
+    # Tracks of genres that it never saw belong to no side.
+    assert split.isna().sum() == (~pictures["genre"].isin(learner.dls.vocab)).sum()
+    # A song that is no longer there, or new, changes nothing.
+    fewer = load_split(exported, pictures.iloc[::3])
+    assert fewer["split"].equals(
+        split[fewer["track_id"]].reset_index(drop=True).set_axis(fewer.index)
+    )
+    others = load_split(exported, pictures.assign(track_id="other/" + pictures["track_id"]))
+    assert set(others["split"]) == {"test"}
+    assert "all of them are new" in capsys.readouterr().out
+
+
+def test_an_export_without_a_split_gets_a_sentence(exported, pictures, tmp_path):
+    shutil.copytree(exported, tmp_path / "old", ignore=shutil.ignore_patterns("split.csv"))
+    with pytest.raises(ModelError, match="old has no split.csv.*Export"):
+        load_split(tmp_path / "old", pictures)
+
+
+def test_a_limit_from_few_clips_is_not_used(learner, exported, pictures, tmp_path):
+    result = {"protocol": "random", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
+    judged = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
+    folder = export_learner(learner, tmp_path / "few", {"weights": "none"}, result, judged)
+    assert json.loads((folder / "config.json").read_text())["calibration"]["strangest"] is None
+    assert "cannot tell what it does" in (folder / "README.md").read_text()
+    answer = GenreClassifier.load(folder).predict((np.zeros(22050 * 3, np.float32), 22050))
+    assert not answer.unsure
+    assert "calibrated on 8 clips, and 50 are needed" in repr(answer)
+    # A model of made-up music is known by its collection.
+    assert answer.caveats == (answer.caveats[0],)
+    made_up = GenreClassifier.load(exported).predict(pictures["path"].iloc[0])
+    assert "trained on made-up music" in repr(made_up)
+    assert len(made_up.caveats) == 1
+
+
+def test_an_export_says_where_it_comes_from(exported):
+    config = json.loads((exported / "config.json").read_text())
+    assert config["format_version"] == 4
+    assert config["mel_settings"]["hop_length"] == 1711
+    assert config["result"]["protocol"] == "artists-apart"
+    assert config["training"]["weights"] == "none (from scratch)"
+    learn, same = load_exported(exported)
+    assert all(same[name] == config[name] for name in config.keys() - {"result"})
+    assert config["result"].items() <= same["result"].items()
+    assert list(learn.dls.vocab) == config["genres"]
+
+
+def test_an_export_names_no_folder_of_this_machine(exported, pictures):
+    folder = str(pictures["picture"].iloc[0]).rsplit("/", 2)[0].encode()
+    for file in exported.iterdir():
+        assert folder not in file.read_bytes(), file.name
+
+
+def test_a_missing_export_gets_a_sentence(tmp_path):
+    with pytest.raises(ModelError, match="Run notebook 04"):
+        load_exported(tmp_path / "resnet34")
+
+
+def test_a_recipe_trains_what_it_says(pictures):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    # From scratch nothing is frozen: four epochs of all layers.
+    assert learn.recipe == "quick"
+    assert len(learn.recorder.values) == 4
+
+
+class Killed(BaseException):
+    """Ends a training as a killed process would: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
+    pictures, tmp_path, monkeypatch, killed_in, capsys
+):
+    """`quick` as from ImageNet weights: one epoch of the head, then three of all layers."""
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+
+    def train(*callbacks):
+        learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+        learn.weights = "as if from ImageNet"
+        learn.add_cbs(callbacks)
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        return learn
+
+    class Kill(Callback):
+        order, epochs = 101, 0
+
+        def after_epoch(self):
+            self.epochs += 1
+            if self.epochs == killed_in:
+                raise Killed
+
+    undisturbed = train()
+    values = list(undisturbed.recorder.values)
+    monkeypatch.setattr(
+        "melgenre.training.checkpoint.time.monotonic", itertools.count(step=1000).__next__
+    )
+    discard_checkpoint(undisturbed)
+    with pytest.raises(Killed):
+        train(Kill())
+    random.seed(5)  # another process begins with other random numbers
+    resumed = train()
+    assert f"Resuming an interrupted training after epoch {killed_in}" in capsys.readouterr().out
+    assert resumed.seconds > 1000, "the time before the interruption counts"
+    for name, weight in undisturbed.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], weight, atol=0, rtol=0)
+    np.testing.assert_array_equal(list(map(list, resumed.recorder.values)), list(map(list, values)))
+    assert len(list((tmp_path / "data" / "checkpoints").iterdir())) == 1
+    discard_checkpoint(resumed)
+    assert not list((tmp_path / "data" / "checkpoints").iterdir())
+
+
+def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
+    pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    for seed in (0, 1):
+        learn = genre_learner(
+            picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=seed
+        )
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+    assert "Resuming" not in capsys.readouterr().out
+    learn.checkpoint_file.write_bytes(learn.checkpoint_file.read_bytes()[:5000])
+    again = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=1)
+    with again.no_bar(), again.no_logging(), pytest.warns(match="checkpoint .* is damaged"):
+        fit(again)
+    for name, weight in learn.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight, atol=0, rtol=0)
+
+
+def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.training.learner.feature_folder", lambda: tmp_path)
+    monkeypatch.setattr("melgenre.evaluation.metrics.feature_folder", lambda: tmp_path)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+    learn.weights = "as if from ImageNet"
+    before = {name: value.clone() for name, value in learn.model[0].state_dict().items()}
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    for name, value in learn.model[0].state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    # What the head learned from kept features holds for pictures.
+    kept = predict_tracks(learn, few).filter(like="p_")
+    learn.frozen = False
+    torch.testing.assert_close(
+        torch.tensor(kept.to_numpy()),
+        torch.tensor(predict_tracks(learn, few).filter(like="p_").to_numpy()),
+        atol=1e-4,
+        rtol=0,
+    )
+    learned = few[few["split"] == "train"]
+    right = predict_tracks(learn, learned)["predicted"] == learned["genre"].to_numpy()
+    assert right.mean() > 0.9
+    # The second time the body is not asked, and a new picture adds to what is kept.
+    asked = []
+    hook = learn.model[0].register_forward_hook(lambda *call: asked.append(len(call[1][0])))
+    again = body_features(learn, few, tmp_path)
+    assert asked == []
+    more = body_features(learn, pictures.head(len(few) + 1), tmp_path)
+    hook.remove()
+    assert 0 < sum(asked) <= len(pictures)
+    np.testing.assert_array_equal(again[0], more[list(pictures.index).index(few.index[0])])
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_kept_features_survive_damage_and_two_that_write_at_once(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.training.cached_features.KEPT_AT_ONCE", 2)
+    few = pictures.groupby("genre").head(2).head(6)
+    learn = genre_learner(picture_dataloaders(pictures), "resnet18", "texture", pretrained=False)
+    expected = body_features(learn, few, tmp_path / "alone")
+    with ThreadPoolExecutor(2) as pool:
+        halves = few.iloc[:3], few.iloc[3:]
+        both = list(pool.map(lambda half: body_features(learn, half, tmp_path / "both"), halves))
+    np.testing.assert_array_equal(np.concatenate(both), expected)
+    for folder in ("alone", "both"):
+        (file,) = (tmp_path / folder).glob("*.npz")
+        with np.load(file) as kept:
+            assert len(kept["pictures"]) == 6
+    content = bytearray(file.read_bytes())
+    for damaged in (content[:100], b"", content[:-1000] + bytes(1000)):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="damaged .* computed again"):
+            again = body_features(learn, few, tmp_path / "both")
+        np.testing.assert_array_equal(again, expected)
+
+
+def test_a_head_is_the_same_with_any_number_of_threads(pictures, tmp_path, monkeypatch):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    states, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(
+            "melgenre.training.learner.feature_folder", lambda n=threads: tmp_path / str(n)
+        )
+        torch.set_num_threads(threads)
+        try:
+            learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+            learn.weights = "as if from ImageNet"
+            with learn.no_bar(), learn.no_logging():
+                fit(learn)
+            assert torch.get_num_threads() == threads
+            assert describe_training(learn, few)["threads"] == 1
+        finally:
+            torch.set_num_threads(before)
+        states.append(learn.model.state_dict())
+    for state in states[1:]:
+        for name, weight in states[0].items():
+            torch.testing.assert_close(state[name], weight, atol=0, rtol=0)
+
+
+def test_a_texture_is_the_same_wherever_it_begins():
+    torch.manual_seed(0)
+    body = build_network("resnet18", 10, "texture")[0].eval()
+    loop = torch.rand(1, 3, 128, 32).repeat(1, 1, 1, 12)
+    with torch.no_grad():
+        here, later, other = (
+            body(x) for x in (loop, loop.roll(16, dims=3), torch.rand(1, 3, 128, 384))
+        )
+    assert (here - later).norm() < 0.2 * (here - other).norm()
+
+
+def test_a_network_that_cannot_be_cut_gets_a_sentence():
+    for name in ("resnet10t", "vit_b_16"):
+        with pytest.raises(ArchitectureError, match="cannot be cut for textures.*'fine-tune'"):
+            build_network(name, 10, "texture")
+
+
+def test_a_texture_network_is_rebuilt_by_the_classifier(pictures, tmp_path, write_song):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+    result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
+    judged = predict_tracks(learn, held_out(few))
+    folder = export_learner(learn, tmp_path / "small", {"weights": learn.weights}, result, judged)
+    loaded, _ = load_exported(folder)
+    by_fastai = predict_tracks(loaded, judged[list(few)]).filter(like="p_").to_numpy()
+    pictures = np.stack([Image.open(file) for file in judged["picture"]])
+    for backend in ("torch", "onnx"):
+        classifier = GenreClassifier.load(folder, backend=backend)
+        probabilities, _ = classifier.judge_pictures(list(pictures))
+        np.testing.assert_allclose(probabilities, by_fastai, atol=1e-4)
+    song = write_song(tmp_path / "song.wav", seconds=31)
+    assert sum(classifier.predict(song).values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_that_are_read_once_make_the_same_batches(pictures):
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    for from_files in picture_dataloaders(few).loaders:
+        once = _read_once(from_files)
+        once.rng, from_files.rng = random.Random(3), random.Random(3)
+        batches = list(zip(once, from_files, strict=True))
+        for (x, y), (same_x, same_y) in batches:
+            torch.testing.assert_close(x, same_x)
+            assert y.tolist() == same_y.tolist()
+
+
+def test_training_is_the_same_whether_features_were_kept_or_not(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.training.learner.feature_folder", lambda: tmp_path)
+    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+    heads = []
+    for _ in range(2):
+        learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+        learn.weights = "as if from ImageNet"
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        heads.append(learn.model[1].state_dict())
+    for name, tensor in heads[0].items():
+        torch.testing.assert_close(tensor, heads[1][name])
