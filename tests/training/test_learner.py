@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -273,30 +274,32 @@ def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner,
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
     """No file of this process grows over 10 kB, as on a full disk."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_ends_an_export_in_a_sentence_and_leaves_nothing(learner, tmp_path, small_disk):
-    with pytest.raises(ModelError, match="cannot be written to .*model .* Make room"):
+def test_a_full_disk_ends_an_export_in_a_sentence_and_leaves_nothing(learner, tmp_path):
+    with pytest.raises(ModelError, match="cannot be written to .*model .* Make room"), small_disk():
         export_again(learner, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_ends_no_training(pictures, tmp_path, monkeypatch, small_disk):
+def test_a_full_disk_ends_no_training(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
     for weights, said in (("none (from scratch)", "not saved"), ("as if from", "not kept")):
         learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
         learn.weights = weights
-        with learn.no_bar(), learn.no_logging(), pytest.warns(UserWarning, match=said):
+        with learn.no_bar(), learn.no_logging(), pytest.warns(match=said), small_disk():
             fit(learn)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
