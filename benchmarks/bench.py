@@ -18,9 +18,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from melgenre.data.collection import load_collection, project_folder
-from melgenre.evaluation.results import git_commit, package_versions
-from melgenre.features.melspectrogram import MelSettings, extract_melspectrograms
+from melgenre.data.collection import load_collection
+from melgenre.data.mel_settings import MelSettings
+from melgenre.evaluation.provenance import git_commit, package_versions
+from melgenre.features.images import extract_melspectrograms
+from melgenre.files import project_folder
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = MelSettings()

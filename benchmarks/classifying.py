@@ -15,7 +15,8 @@ from bench import clips, keep, librosa_and_pillow, median, plot_bars, take_turns
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from melgenre.data.audio import SAMPLE_RATE, cut_windows, load_audio
-from melgenre.features.melspectrogram import load_clip, melspectrogram_picture
+from melgenre.features.images import load_clip
+from melgenre.features.melspectrogram import melspectrogram_picture
 from melgenre.inference.batch import classify_folder
 from melgenre.inference.classifier import BATCH, GenreClassifier
 from melgenre.training.export import load_exported

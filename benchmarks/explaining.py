@@ -13,7 +13,8 @@ from bench import clips, keep, median, plot_bars, take_turns
 from PIL import Image
 
 from melgenre.confusion.attribution import STEPS, picture_batch, picture_evidence, smooth_evidence
-from melgenre.features.melspectrogram import load_clip, melspectrogram_picture
+from melgenre.features.images import load_clip
+from melgenre.features.melspectrogram import melspectrogram_picture
 from melgenre.training.export import load_exported
 
 REFERENCE = 64  # steps

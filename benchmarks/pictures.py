@@ -30,7 +30,8 @@ from bench import (
 )
 from scipy.fft import rfft
 
-from melgenre.features.melspectrogram import _draw, mel_bands
+from melgenre.features.images import _draw
+from melgenre.features.melspectrogram import mel_bands
 
 BANDS = mel_bands(SETTINGS)
 DENSE = BANDS.toarray()

@@ -14,8 +14,8 @@ from bench import keep, median, nothing_kept, plot_bars, take_turns, tracks_with
 from fastai.vision.all import ImageDataLoaders, Resize, accuracy, vision_learner
 from torch.nn.functional import cross_entropy
 
-from melgenre.data.splits import PROTOCOLS, protocols_for
-from melgenre.evaluation.metrics import held_out, predict_tracks, score
+from melgenre.data.splits import PROTOCOLS, held_out, protocols_for
+from melgenre.evaluation.metrics import score
 from melgenre.networks import find_architecture
 from melgenre.training.cached_features import body_features, feature_dataloaders, feature_folder
 from melgenre.training.export import export_learner
@@ -25,6 +25,7 @@ from melgenre.training.learner import (
     fit,
     genre_learner,
     picture_dataloaders,
+    predict_tracks,
 )
 
 

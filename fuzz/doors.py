@@ -20,7 +20,8 @@ def sound(folder, content, choice):
     import numpy as np
 
     from melgenre.data.audio import audio_duration, cut_windows, load_audio
-    from melgenre.features.melspectrogram import MelSettings, load_clip
+    from melgenre.data.mel_settings import MelSettings
+    from melgenre.features.images import load_clip
 
     song = folder / ("song.mp3", "song.wav", "s" * 251 + ".ogg")[choice % 3]
     song.write_bytes(content)
@@ -69,7 +70,7 @@ def collection(folder, content, choice):
 
 
 def picture(folder, content, choice):
-    from melgenre.features.melspectrogram import check_picture
+    from melgenre.data.mel_settings import check_picture
 
     (folder / "jazz").mkdir()
     (folder / "jazz" / "a.png").write_bytes(content)
@@ -79,7 +80,8 @@ def picture(folder, content, choice):
 def settings(folder, content, choice):
     import numpy as np
 
-    from melgenre.features.melspectrogram import load_settings, melspectrogram_picture
+    from melgenre.data.mel_settings import load_settings
+    from melgenre.features.melspectrogram import melspectrogram_picture
 
     (folder / "mel_settings.json").write_bytes(content)
     found = load_settings(folder)

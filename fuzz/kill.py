@@ -173,7 +173,7 @@ def main():
         for finding in shown["findings"]:
             print(f"  {finding}")
     if options.record:
-        from melgenre.evaluation.results import git_commit, package_versions
+        from melgenre.evaluation.provenance import git_commit, package_versions
 
         record = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git_commit(),

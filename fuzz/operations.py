@@ -18,9 +18,10 @@ import soundfile
 from melgenre.data.annotations import keep_decision, load_decisions
 from melgenre.data.collection import find_tracks
 from melgenre.data.download import download, unpack
+from melgenre.data.mel_settings import MelSettings, check_picture
 from melgenre.evaluation.metrics import score
 from melgenre.evaluation.results import load_results, record_result
-from melgenre.features.melspectrogram import MelSettings, check_picture, extract_melspectrograms
+from melgenre.features.images import extract_melspectrograms
 from melgenre.inference.batch import classify_folder
 
 # Imported before the operations are forked, so that a kill falls into the operation proper.

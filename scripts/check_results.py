@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from melgenre.data.collection import gtzan_facts
+from melgenre.data.gtzan import gtzan_facts
 from melgenre.evaluation.metrics import score
 from melgenre.evaluation.results import load_predictions, load_results
 

@@ -7,7 +7,7 @@ import argparse
 import warnings
 from pathlib import Path
 
-from melgenre.data.collection import load_collection, project_folder
+from melgenre.data.collection import load_collection
 from melgenre.data.duplicates import find_recordings
 from melgenre.evaluation.metrics import describe_score
 from melgenre.evaluation.results import RESULTS, load_results, record_result
@@ -25,7 +25,8 @@ from melgenre.features.descriptors import (
     find_descriptors,
     load_descriptors,
 )
-from melgenre.features.melspectrogram import extract_melspectrograms
+from melgenre.features.images import extract_melspectrograms
+from melgenre.files import project_folder
 
 # The folds at random last: they take longest and say least.
 PROTOCOLS = ["fault-filtered", "fault-filtered+valid", "artist-3-fold", "random", "random-10-fold"]

@@ -15,11 +15,16 @@ from PIL import Image
 from melgenre.data.collection import find_tracks
 from melgenre.data.splits import group_split
 from melgenre.data.synthetic.collection import make_synthetic_collection
-from melgenre.evaluation.metrics import predict_tracks
-from melgenre.features.melspectrogram import extract_melspectrograms
+from melgenre.features.images import extract_melspectrograms
 from melgenre.training import export
 from melgenre.training.export import export_learner
-from melgenre.training.learner import describe_training, fit, genre_learner, picture_dataloaders
+from melgenre.training.learner import (
+    describe_training,
+    fit,
+    genre_learner,
+    picture_dataloaders,
+    predict_tracks,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -107,7 +107,7 @@ def extract(
     A PNG is kept if its song has not changed since.
     """
     from .data.collection import find_tracks
-    from .features.melspectrogram import extract_melspectrograms
+    from .features.images import extract_melspectrograms
 
     with _sentences():
         tracks = find_tracks(folder)
@@ -135,11 +135,12 @@ def train(
     """
     from fastai.vision.all import noop, replacing_yield
 
-    from .data.collection import load_collection, project_folder
-    from .data.splits import protocols_for
-    from .evaluation.metrics import describe_score, held_out, predict_tracks, score
+    from .data.collection import load_collection
+    from .data.splits import held_out, protocols_for
+    from .evaluation.metrics import describe_score, score
     from .experiments import make_protocol
-    from .features.melspectrogram import extract_melspectrograms
+    from .features.images import extract_melspectrograms
+    from .files import project_folder
     from .inference.model_folder import check_replaceable
     from .training.export import export_learner
     from .training.learner import (
@@ -148,6 +149,7 @@ def train(
         fit,
         genre_learner,
         picture_dataloaders,
+        predict_tracks,
     )
 
     with _sentences():

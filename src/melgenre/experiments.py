@@ -10,9 +10,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from .data.splits import PROTOCOLS, SplitError, each_split
-from .evaluation.metrics import held_out, predict_tracks, score
-from .evaluation.results import load_predictions, load_results, package_versions
+from .data.splits import PROTOCOLS, SplitError, each_split, held_out
+from .evaluation.metrics import score
+from .evaluation.provenance import package_versions
+from .evaluation.results import load_predictions, load_results
 from .training.baselines import LogisticRegression, NeuralNetwork
 from .training.cached_features import body_features, feature_folder
 from .training.export import export_learner
@@ -22,6 +23,7 @@ from .training.learner import (
     fit,
     genre_learner,
     picture_dataloaders,
+    predict_tracks,
 )
 from .training.transfer import transfer_learner
 

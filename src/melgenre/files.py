@@ -331,3 +331,19 @@ def names_below(paths):
     if common in (path.parent for path in paths):
         common = common.parent
     return [printable(path.relative_to(common)) for path in paths]
+
+
+def project_folder():
+    """The folder of `data` and `models`, relative to the working directory.
+
+    It is the folder named by the environment variable `MELGENRE_HOME`, else the repository, else
+    the working directory. Paths stay relative, so what a notebook prints names no folder of
+    anybody's machine.
+    """
+    if os.environ.get("MELGENRE_HOME"):
+        return Path(os.path.relpath(os.environ["MELGENRE_HOME"]))
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "src" / "melgenre").is_dir():
+            return Path(os.path.relpath(folder))
+    return Path(".")

@@ -20,9 +20,9 @@ from test_confusion import ODD, results
 
 from melgenre.confusion.browser import ConfusionBrowser
 from melgenre.data.annotations import load_decisions
-from melgenre.evaluation.metrics import held_out, predict_tracks
+from melgenre.data.splits import held_out
 from melgenre.training.export import export_learner
-from melgenre.training.learner import fit, genre_learner, picture_dataloaders
+from melgenre.training.learner import fit, genre_learner, picture_dataloaders, predict_tracks
 
 TOKEN = "for-the-test-alone"
 FRONT_ENDS = {"jupyterlab": "lab/tree", "notebook7": "notebooks"}  # where each opens a file

@@ -19,7 +19,7 @@ from melgenre.data.audio import (
     load_audio,
     play,
 )
-from melgenre.features.melspectrogram import load_clip
+from melgenre.features.images import load_clip
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "au", "aiff"])

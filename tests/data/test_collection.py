@@ -14,15 +14,10 @@ import pytest
 from PIL import Image
 
 from melgenre.data import collection
-from melgenre.data.collection import (
-    CollectionError,
-    find_tracks,
-    gtzan_facts,
-    load_collection,
-    verify_gtzan,
-)
+from melgenre.data.collection import CollectionError, find_tracks, load_collection
 from melgenre.data.download import DownloadError
-from melgenre.features.melspectrogram import extract_melspectrograms
+from melgenre.data.gtzan import gtzan_facts, verify_gtzan
+from melgenre.features.images import extract_melspectrograms
 
 
 def write_clips(folder, write_song, names):

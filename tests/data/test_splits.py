@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melgenre.data.collection import gtzan_facts
+from melgenre.data.gtzan import gtzan_facts
 from melgenre.data.splits import (
     PROTOCOLS,
     SplitError,

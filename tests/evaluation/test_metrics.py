@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melgenre.data.splits import held_out
 from melgenre.evaluation.metrics import (
     accuracy_interval,
     compare,
     describe_score,
-    held_out,
-    predict_tracks,
     recall_by_genre,
     score,
 )
+from melgenre.training.learner import predict_tracks
 
 
 def table(right, artists=None):

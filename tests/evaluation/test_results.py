@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from melgenre.data.collection import gtzan_facts
+from melgenre.data.gtzan import gtzan_facts
 from melgenre.evaluation.metrics import score
 from melgenre.evaluation.results import (
     ResultsError,

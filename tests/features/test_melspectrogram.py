@@ -17,14 +17,15 @@ from PIL import Image
 
 from melgenre.data.audio import SAMPLE_RATE, load_audio
 from melgenre.data.collection import find_tracks
-from melgenre.features.melspectrogram import (
+from melgenre.data.mel_settings import (
     MelSettings,
     PictureError,
     check_picture,
-    extract_melspectrograms,
-    fit_duration,
-    load_clip,
     load_settings,
+)
+from melgenre.features.images import extract_melspectrograms, load_clip
+from melgenre.features.melspectrogram import (
+    fit_duration,
     mel_bands,
     mel_decibels,
     melspectrogram_picture,

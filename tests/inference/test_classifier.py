@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from melgenre.data.audio import SAMPLE_RATE, AudioError, load_audio
 from melgenre.data.collection import find_tracks
-from melgenre.features.melspectrogram import extract_melspectrograms
+from melgenre.features.images import extract_melspectrograms
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
 from melgenre.training.export import load_exported

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from melgenre.features.melspectrogram import MelSettings
+from melgenre.data.mel_settings import MelSettings
 from melgenre.inference.model_folder import ModelError, read_config
 
 WHOLE = {

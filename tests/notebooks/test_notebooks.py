@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from melgenre.data.collection import gtzan_facts
+from melgenre.data.gtzan import gtzan_facts
 from melgenre.data.synthetic.collection import GENRES, make_synthetic_collection
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

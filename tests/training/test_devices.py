@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_flatten
 
 from melgenre.confusion import attribution as evidence
 from melgenre.confusion.attribution import embed_pictures, nearest, picture_evidence
+from melgenre.data.splits import held_out
 from melgenre.evaluation import metrics as evaluation
-from melgenre.evaluation.metrics import held_out, predict_tracks, score
+from melgenre.evaluation.metrics import score
 from melgenre.experiments import run_texture_machine
 from melgenre.inference.classifier import GenreClassifier, _onnx_providers
 from melgenre.inference.model_folder import ModelError
@@ -23,7 +24,13 @@ from melgenre.networks import TextureBody
 from melgenre.training import export, learner
 from melgenre.training.cached_features import body_features
 from melgenre.training.export import export_learner, load_exported
-from melgenre.training.learner import describe_training, fit, genre_learner, picture_dataloaders
+from melgenre.training.learner import (
+    describe_training,
+    fit,
+    genre_learner,
+    picture_dataloaders,
+    predict_tracks,
+)
 from melgenre.training.transfer import transfer_learner
 
 COPIES = ("to", "_to_copy", "copy_")

@@ -16,8 +16,8 @@ import torch
 from fastai.vision.all import Callback, load_learner
 from PIL import Image
 
-from melgenre.evaluation.metrics import held_out, predict_tracks
-from melgenre.features.melspectrogram import PictureError
+from melgenre.data.mel_settings import PictureError
+from melgenre.data.splits import held_out
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError
 from melgenre.networks import (
@@ -35,6 +35,7 @@ from melgenre.training.learner import (
     fit,
     genre_learner,
     picture_dataloaders,
+    predict_tracks,
 )
 from melgenre.training.precision import mixed_precision
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from melgenre.evaluation.metrics import predict_tracks, score
+from melgenre.evaluation.metrics import score
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
 from melgenre.training.export import export_learner, load_exported
-from melgenre.training.learner import describe_training, fit, picture_dataloaders
+from melgenre.training.learner import describe_training, fit, picture_dataloaders, predict_tracks
 from melgenre.training.transfer import transfer_learner
 
 

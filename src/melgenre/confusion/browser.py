@@ -19,9 +19,12 @@ from PIL import Image
 
 from ..data.annotations import VERDICTS, keep_decision, load_decisions
 from ..data.audio import AudioError, encode_mp3
-from ..data.collection import project_folder
-from ..evaluation.metrics import confusion_counts, predict_tracks
-from ..features.melspectrogram import MelSettings, fit_duration, load_clip, melspectrogram_picture
+from ..data.mel_settings import MelSettings
+from ..evaluation.metrics import confusion_counts
+from ..features.images import load_clip
+from ..features.melspectrogram import fit_duration, melspectrogram_picture
+from ..files import project_folder
+from ..training.learner import predict_tracks
 from .page import write_page
 
 PAGE = 8  # clips that are sent at a time
@@ -60,7 +63,7 @@ def results_of(source):
     if missing:
         raise ValueError(
             f"The table of results has no column {', '.join(missing)}. "
-            "melgenre.evaluation.metrics.predict_tracks makes one that has them all."
+            "melgenre.training.learner.predict_tracks makes one that has them all."
         )
     results = source.reset_index(drop=True)
     if "track_id" not in results:
@@ -74,7 +77,7 @@ def _predictions(learn, dl):
     if not len(getattr(dl, "items", ())):
         raise ValueError(
             "This learner has no clips to be asked about: one that was loaded from a file leaves "
-            "them behind. Give a table of melgenre.evaluation.metrics.predict_tracks."
+            "them behind. Give a table of melgenre.training.learner.predict_tracks."
         )
     if isinstance(dl.items, pd.DataFrame) and {"genre", "picture"} <= set(dl.items):
         return predict_tracks(learn, dl.items.reset_index(drop=True))

@@ -12,16 +12,15 @@ import os
 import warnings
 from collections import Counter
 from contextlib import suppress
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
-from ..features.melspectrogram import PictureError, check_picture
-from ..files import printable, short, walk
+from ..files import printable, project_folder, short, walk
 from .audio import AUDIO_SUFFIXES
 from .download import download, is_archive, unpack
+from .gtzan import gtzan_facts
+from .mel_settings import PictureError, check_picture
 from .synthetic.collection import make_synthetic_collection
 
 DOWNLOADS = {
@@ -56,22 +55,6 @@ FEW_SONGS = 10
 
 class CollectionError(ValueError):
     """A folder or name that is no collection; the message says what was expected."""
-
-
-def project_folder():
-    """The folder of `data` and `models`, relative to the working directory.
-
-    It is the folder named by the environment variable `MELGENRE_HOME`, else the repository, else
-    the working directory. Paths stay relative, so what a notebook prints names no folder of
-    anybody's machine.
-    """
-    if os.environ.get("MELGENRE_HOME"):
-        return Path(os.path.relpath(os.environ["MELGENRE_HOME"]))
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "src" / "melgenre").is_dir():
-            return Path(os.path.relpath(folder))
-    return Path(".")
 
 
 def load_collection(name="auto", *, data=None, progress=True):
@@ -301,54 +284,6 @@ def _unique_name(folder):
 def _mark(path):
     """Six characters that tell a path from others of its name."""
     return hashlib.md5(bytes(path)).hexdigest()[:6]
-
-
-@cache
-def gtzan_facts():
-    """What is known of GTZAN's 1000 tracks: artists, folds, the fault-filtered split, md5 sums.
-
-    Returns
-    -------
-    pd.DataFrame
-        `track_id`, `genre`, `artist_id` and `artist_fold` (1, 2, 3) after Foleis and Tavares
-        (2020) and Sturm's catalogue, `fault_filtered_split` (train, valid, test) of Kereliuk,
-        Sturm and Larsen (2015), `md5_wav`. Missing: left out as repetition or distortion.
-    """
-    table = pd.read_csv(
-        files("melgenre.data") / "gtzan_tracks.csv",
-        dtype={"artist_id": str, "artist_fold": "Int64"},
-    )
-    return table.assign(genre=table["track_id"].str.partition(".")[0])
-
-
-def verify_gtzan(tracks):
-    """Compare GTZAN's files with their known md5 sums.
-
-    Parameters
-    ----------
-    tracks : pd.DataFrame
-        With `track_id` and `path`.
-
-    Returns
-    -------
-    pd.DataFrame
-        `track_id` and `problem` ("missing" or "changed") of each of the 1000 tracks that is not
-        there as it should be. Files in `.au` have no known sum, and only count as there.
-    """
-    paths = tracks.dropna(subset="path").set_index("track_id")["path"]
-    problems = []
-    for fact in gtzan_facts().itertuples():
-        path = paths.get(fact.track_id)
-        if path is None:
-            problems.append((fact.track_id, "missing"))
-        elif path.endswith(".wav") and _md5(path) != fact.md5_wav:
-            problems.append((fact.track_id, "changed"))
-    return pd.DataFrame(problems, columns=["track_id", "problem"])
-
-
-def _md5(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _has_something(folder):

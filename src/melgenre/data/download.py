@@ -18,7 +18,15 @@ from pathlib import Path, PurePosixPath
 import requests
 from tqdm.auto import tqdm
 
-from ..files import MARK, atomic_folder, atomic_write, locked, printable, restore, sweep
+from ..files import (
+    MARK,
+    atomic_folder,
+    atomic_write,
+    locked,
+    printable,
+    restore,
+    sweep,
+)
 from .audio import AUDIO_SUFFIXES
 
 # What is unpacked: sound, pictures and tables. Anything else in an archive stays in it.

@@ -397,3 +397,9 @@ def _complete(tracks, n_sides):
             "group_split, which keeps artists apart."
         )
     return tracks
+
+
+def held_out(tracks):
+    """The tracks that a figure is taken from: `test` where the split has one, else `valid`."""
+    side = "test" if (tracks["split"] == "test").any() else "valid"
+    return tracks[tracks["split"] == side].reset_index(drop=True)

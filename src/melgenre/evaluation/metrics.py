@@ -4,45 +4,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from ..data.splits import find_leaks
-from ..training.cached_features import feature_folder, predict_features
+from ..data.splits import find_leaks, held_out
 
 FEW_TRACKS = 50
 """A figure from fewer tracks than these is called rough."""
-
-
-def held_out(tracks):
-    """The tracks that a figure is taken from: `test` where the split has one, else `valid`."""
-    side = "test" if (tracks["split"] == "test").any() else "valid"
-    return tracks[tracks["split"] == side].reset_index(drop=True)
-
-
-def predict_tracks(learn, tracks):
-    """Let a learner say the genre of each track's picture.
-
-    Parameters
-    ----------
-    learn : fastai.learner.Learner
-        Trained here or loaded with `load_learner`.
-    tracks : pd.DataFrame
-        With `picture`.
-
-    Returns
-    -------
-    pd.DataFrame
-        The tracks with `predicted` and a probability `p_<genre>` for each genre.
-    """
-    if getattr(learn, "frozen", False):
-        probabilities = predict_features(learn, tracks, feature_folder())
-    else:
-        with learn.no_bar(), learn.no_logging():
-            probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(tracks, num_workers=0))
-    genres = list(learn.dls.vocab)
-    columns = pd.DataFrame(
-        probabilities.numpy(), columns=[f"p_{genre}" for genre in genres], index=tracks.index
-    )
-    predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
-    return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
 
 
 def accuracy_interval(predictions, *, resamples=2000, seed=0):

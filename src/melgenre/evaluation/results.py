@@ -2,20 +2,17 @@
 
 import json
 import os
-import platform
 import re
-import subprocess
 import warnings
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
-from .. import __version__
-from ..data.collection import gtzan_facts, project_folder
-from ..files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
+from ..data.gtzan import gtzan_facts
+from ..files import atomic_write, locked, project_folder, spreadsheet_plain, spreadsheet_safe, sweep
 from .metrics import accuracy_interval
+from .provenance import git_commit
 
 RESULTS = "results.jsonl"
 ROUNDING = 1e-4  # of an accuracy in a line
@@ -57,7 +54,7 @@ def record_result(folder, training, result, predictions):
     result : dict
         Of `melgenre.evaluation.metrics.score`.
     predictions : pd.DataFrame
-        Of `melgenre.evaluation.metrics.predict_tracks`.
+        Of `melgenre.training.learner.predict_tracks`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,30 +100,6 @@ def _read_lines(file):
                 stacklevel=3,
             )
     return runs
-
-
-def git_commit():
-    """Short name of the commit whose package made a figure, None outside a checkout."""
-    package = str(Path(__file__).parents[1])
-
-    def git(*arguments):
-        # Without locks, which a killed process would leave in the repository.
-        command = ["git", "--no-optional-locks", "-C", package, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        # Notebooks change while they run; what counts is whether the package is as committed.
-        changed = "-dirty" if git("status", "--porcelain", ".") else ""
-        return git("rev-parse", "--short", "HEAD") + changed
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def package_versions():
-    """What a figure was made with: a dict of package and version."""
-    names = ("torch", "fastai", "librosa", "scikit-learn", "numpy")
-    ours = {"python": platform.python_version(), "melgenre": __version__}
-    return ours | {name: version(name) for name in names}
 
 
 def load_results(folder):

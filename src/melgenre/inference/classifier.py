@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.audio import cut_windows
-from ..features.melspectrogram import MelSettings, melspectrogram_picture
+from ..data.mel_settings import MelSettings
+from ..features.melspectrogram import melspectrogram_picture
 from ..files import atomic_folder, sweep
 from .model_folder import (
     CONFIG,

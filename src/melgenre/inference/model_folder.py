@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ..features.melspectrogram import checked_settings
+from ..data.mel_settings import checked_settings
 from ..files import printable, read_json, restore, short
 
 FORMAT_VERSION = 4

@@ -16,8 +16,7 @@ import torch
 from fastai.vision.all import DataLoaders, noop, set_seed
 from tqdm.auto import tqdm
 
-from ..data.collection import project_folder
-from ..files import atomic_write, locked, sweep
+from ..files import atomic_write, locked, project_folder, sweep
 from .precision import feature_dtype, one_thread, precision_name
 
 KEPT_AT_ONCE = 256

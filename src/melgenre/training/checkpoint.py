@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from fastai.vision.all import Callback, CancelEpochException, noop
 
-from ..data.collection import project_folder
-from ..files import atomic_write, sweep
+from ..files import atomic_write, project_folder, sweep
 
 SECONDS_BETWEEN = 10
 """Shorter epochs are saved in groups: to write the weights takes up to a second."""

@@ -17,7 +17,7 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ..features.melspectrogram import MelSettings
+from ..data.mel_settings import MelSettings
 from ..files import atomic_folder, printable, spreadsheet_plain, spreadsheet_safe, sweep
 from ..inference.model_folder import (
     CARD,

@@ -10,6 +10,7 @@ import warnings
 from contextlib import contextmanager
 from functools import partial
 
+import pandas as pd
 import torch
 from fastai.vision.all import (
     CategoryBlock,
@@ -30,8 +31,8 @@ from fastai.vision.all import (
     vision_learner,
 )
 
-from ..evaluation.results import package_versions
-from ..features.melspectrogram import MelSettings, check_picture
+from ..data.mel_settings import MelSettings, check_picture
+from ..evaluation.provenance import package_versions
 from ..networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -40,7 +41,7 @@ from ..networks import (
     describe_imagenet_weights,
     find_architecture,
 )
-from .cached_features import dl_of_tensors, feature_dataloaders, feature_folder
+from .cached_features import dl_of_tensors, feature_dataloaders, feature_folder, predict_features
 from .checkpoint import Checkpoint, checkpoint_file
 from .precision import (
     device_name,
@@ -306,3 +307,31 @@ def describe_training(learn, tracks):
         "threads": 1 if learn.frozen else torch.get_num_threads(),
         "versions": package_versions(),
     }
+
+
+def predict_tracks(learn, tracks):
+    """Let a learner say the genre of each track's picture.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+        Trained here or loaded with `load_learner`.
+    tracks : pd.DataFrame
+        With `picture`.
+
+    Returns
+    -------
+    pd.DataFrame
+        The tracks with `predicted` and a probability `p_<genre>` for each genre.
+    """
+    if getattr(learn, "frozen", False):
+        probabilities = predict_features(learn, tracks, feature_folder())
+    else:
+        with learn.no_bar(), learn.no_logging():
+            probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(tracks, num_workers=0))
+    genres = list(learn.dls.vocab)
+    columns = pd.DataFrame(
+        probabilities.numpy(), columns=[f"p_{genre}" for genre in genres], index=tracks.index
+    )
+    predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
+    return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
