@@ -24,6 +24,7 @@ from .melspectrogram import MelSettings
 from .model_card import model_card
 from .model_folder import (
     CARD,
+    CHECKED,
     CONFIG,
     FEWEST_CLIPS,
     FORMAT_VERSION,
@@ -117,8 +118,8 @@ def _write_files(learn, model, config, predictions, folder):
     if split is not None:
         split.map(spreadsheet_safe).to_csv(folder / SPLIT, index=False)
     (folder / CARD).write_text(model_card(config, predictions), encoding="utf-8")
-    for file in (LEARNER, WEIGHTS, ONNX):
-        (folder / file).chmod((folder / CARD).stat().st_mode)  # some writers take others' away
+    for file in (file for file in folder.iterdir() if file.name in CHECKED):
+        file.chmod((folder / CARD).stat().st_mode)  # some writers take the permissions of others
     write_config(folder, config)
 
 
