@@ -272,6 +272,7 @@ def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner,
     assert {name: (folder / name).read_bytes() for name in before} == before
     export_again(learner, folder)
     assert (folder / "notes" / "mine.txt").read_text() == "mine"
+    assert (folder / "notes").stat().st_mode == tmp_path.joinpath("model").stat().st_mode
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -8,7 +8,7 @@ import hashlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -118,13 +118,16 @@ def _compute(learn, body, tracks, dtype):
         with torch.inference_mode(), autocast:
             return body(batch[0]).float().cpu().numpy()
 
-    # On a CPU, one thread per batch: the features do not depend on the number of threads.
-    workers = torch.get_num_threads() if device == "cpu" else 1
     quiet = learn.logger is noop  # inside `learn.no_logging()`
-    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads,
-                                          initargs=(1,)) as pool:  # fmt: skip
-        bar = tqdm(pool.map(compute, batches), "features", len(batches), False, disable=quiet)
-        return np.concatenate(list(bar))
+    bar = partial(tqdm, total=len(batches), desc="features", leave=False, disable=quiet)
+    if device != "cpu":
+        return np.concatenate(list(bar(map(compute, batches))))
+    # One thread per batch: the features do not depend on the number of threads.
+    workers = ThreadPoolExecutor(
+        torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    with one_thread(), workers as pool:
+        return np.concatenate(list(bar(pool.map(compute, batches))))
 
 
 def _digest_body(body):

@@ -21,6 +21,7 @@ from ..data.mel_settings import MelSettings
 from ..files import atomic_folder, printable, spreadsheet_plain, spreadsheet_safe, sweep
 from ..inference.model_folder import (
     CARD,
+    CHECKED,
     CONFIG,
     FEWEST_CLIPS,
     FORMAT_VERSION,
@@ -117,8 +118,8 @@ def _write_files(learn, model, config, predictions, folder):
     if split is not None:
         split.map(spreadsheet_safe).to_csv(folder / SPLIT, index=False)
     (folder / CARD).write_text(model_card(config, predictions), encoding="utf-8")
-    for file in (LEARNER, WEIGHTS, ONNX):
-        (folder / file).chmod((folder / CARD).stat().st_mode)  # some writers take others' away
+    for file in (file for file in folder.iterdir() if file.name in CHECKED):
+        file.chmod((folder / CARD).stat().st_mode)  # some writers take the permissions of others
     write_config(folder, config)
 
 
