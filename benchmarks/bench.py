@@ -45,10 +45,9 @@ def tracks_with_pictures():
 def nothing_kept():
     """A folder in place of `data/features`, so that every feature is computed anew."""
     # Here alone: other benchmarks measure without fastai.
-    from melgenre.evaluation import metrics
     from melgenre.training import cached_features, export, learner
 
-    modules = (metrics, cached_features, export, learner)
+    modules = (cached_features, export, learner)
     kept = cached_features.feature_folder
     with tempfile.TemporaryDirectory() as folder:
         for module in modules:

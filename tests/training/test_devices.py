@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_flatten
 from melgenre.confusion import attribution as evidence
 from melgenre.confusion.attribution import embed_pictures, nearest, picture_evidence
 from melgenre.data.splits import held_out
-from melgenre.evaluation import metrics as evaluation
 from melgenre.evaluation.metrics import score
 from melgenre.experiments import run_texture_machine
 from melgenre.inference.classifier import GenreClassifier, _onnx_providers
@@ -62,7 +61,7 @@ class Guard(TorchDispatchMode):
 )
 def device(request, monkeypatch, tmp_path):
     """A second device; DataLoaders are made for it."""
-    for module in (learner, evaluation, evidence, export):
+    for module in (learner, evidence, export):
         monkeypatch.setattr(module, "feature_folder", lambda: tmp_path / "features")
     monkeypatch.setattr(defaults, "use_cuda", None)  # conftest.py keeps other tests on the CPU
     if request.param == "cuda":

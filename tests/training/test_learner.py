@@ -470,7 +470,6 @@ def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
 
 def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("melgenre.training.learner.feature_folder", lambda: tmp_path)
-    monkeypatch.setattr("melgenre.evaluation.metrics.feature_folder", lambda: tmp_path)
     few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
     learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
     learn.weights = "as if from ImageNet"
