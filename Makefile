@@ -44,6 +44,7 @@ test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the ve
 lint: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
 
 # JupyterLab writes a notebook's output into its file, so it opens copies, which git ignores.
 lab: $(VENV)/.run  ## open copies of the notebooks, in lab/, in JupyterLab

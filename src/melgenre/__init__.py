@@ -1,13 +1,18 @@
-"""melgenre: music genre classification from pictures of music.
+"""melgenre: music genre classification from mel-spectrogram images.
 
-One table of tracks walks through the rooms of this package, and each room does one step:
-`collection` finds the music, `melspectrogram` turns it into pictures, `splits` keeps learning and
-testing apart, `learner` trains, `evaluation` counts, `classifier` answers for any recording.
+One table of tracks goes through six subpackages, and each does one step: `data` finds the music and
+splits it, `features` makes images and descriptors, `training` trains, `evaluation` measures,
+`confusion` shows what is confused, and `inference` predicts the genre of any recording.
 """
 
 import os
+
+import lazy_loader
 
 # ONNX Runtime reports each model that it loads to its maker, unless this is set before its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
+
+# The public names stand in `__init__.pyi`; each is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

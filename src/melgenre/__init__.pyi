@@ -1,0 +1,241 @@
+"""The public names, for editors and for `__init__.py`, which imports each when it is first used."""
+
+from .confusion.browser import (
+    ConfusionBrowser as ConfusionBrowser,
+)
+from .confusion.browser import (
+    plot_confusion_matrix as plot_confusion_matrix,
+)
+from .data.annotations import (
+    DecisionError as DecisionError,
+)
+from .data.annotations import (
+    apply_decisions as apply_decisions,
+)
+from .data.annotations import (
+    keep_decision as keep_decision,
+)
+from .data.annotations import (
+    load_decisions as load_decisions,
+)
+from .data.audio import (
+    SAMPLE_RATE as SAMPLE_RATE,
+)
+from .data.audio import (
+    AudioError as AudioError,
+)
+from .data.audio import (
+    audio_duration as audio_duration,
+)
+from .data.audio import (
+    cut_windows as cut_windows,
+)
+from .data.audio import (
+    load_audio as load_audio,
+)
+from .data.audio import (
+    play as play,
+)
+from .data.collection import (
+    CollectionError as CollectionError,
+)
+from .data.collection import (
+    describe_collection as describe_collection,
+)
+from .data.collection import (
+    find_tracks as find_tracks,
+)
+from .data.collection import (
+    load_collection as load_collection,
+)
+from .data.download import (
+    DownloadError as DownloadError,
+)
+from .data.download import (
+    download as download,
+)
+from .data.download import (
+    unpack as unpack,
+)
+from .data.duplicates import (
+    find_recordings as find_recordings,
+)
+from .data.gtzan import (
+    gtzan_facts as gtzan_facts,
+)
+from .data.gtzan import (
+    verify_gtzan as verify_gtzan,
+)
+from .data.mel_settings import (
+    MelSettings as MelSettings,
+)
+from .data.mel_settings import (
+    PictureError as PictureError,
+)
+from .data.mel_settings import (
+    check_picture as check_picture,
+)
+from .data.splits import (
+    PROTOCOLS as PROTOCOLS,
+)
+from .data.splits import (
+    SplitError as SplitError,
+)
+from .data.splits import (
+    describe_leaks as describe_leaks,
+)
+from .data.splits import (
+    each_split as each_split,
+)
+from .data.splits import (
+    find_leaks as find_leaks,
+)
+from .data.splits import (
+    group_split as group_split,
+)
+from .data.splits import (
+    held_out as held_out,
+)
+from .data.splits import (
+    protocols_for as protocols_for,
+)
+from .data.splits import (
+    random_split as random_split,
+)
+from .data.synthetic.collection import (
+    make_synthetic_collection as make_synthetic_collection,
+)
+from .evaluation.metrics import (
+    accuracy_interval as accuracy_interval,
+)
+from .evaluation.metrics import (
+    compare as compare,
+)
+from .evaluation.metrics import (
+    confusion_counts as confusion_counts,
+)
+from .evaluation.metrics import (
+    describe_score as describe_score,
+)
+from .evaluation.metrics import (
+    recall_by_genre as recall_by_genre,
+)
+from .evaluation.metrics import (
+    score as score,
+)
+from .evaluation.results import (
+    ResultsError as ResultsError,
+)
+from .evaluation.results import (
+    load_predictions as load_predictions,
+)
+from .evaluation.results import (
+    load_results as load_results,
+)
+from .evaluation.results import (
+    record_result as record_result,
+)
+from .evaluation.results import (
+    results_folder as results_folder,
+)
+from .evaluation.results import (
+    summarise_results as summarise_results,
+)
+from .experiments import (
+    BASELINES as BASELINES,
+)
+from .experiments import (
+    compare_starts as compare_starts,
+)
+from .experiments import (
+    make_protocol as make_protocol,
+)
+from .experiments import (
+    run_baseline as run_baseline,
+)
+from .experiments import (
+    run_network as run_network,
+)
+from .features.descriptors import (
+    DESCRIPTORS as DESCRIPTORS,
+)
+from .features.descriptors import (
+    extract_descriptors as extract_descriptors,
+)
+from .features.descriptors import (
+    find_descriptors as find_descriptors,
+)
+from .features.descriptors import (
+    load_descriptors as load_descriptors,
+)
+from .features.images import (
+    extract_melspectrograms as extract_melspectrograms,
+)
+from .features.images import (
+    load_clip as load_clip,
+)
+from .features.melspectrogram import (
+    mel_decibels as mel_decibels,
+)
+from .features.melspectrogram import (
+    melspectrogram_picture as melspectrogram_picture,
+)
+from .files import (
+    project_folder as project_folder,
+)
+from .inference.batch import (
+    classify_folder as classify_folder,
+)
+from .inference.classifier import (
+    Answer as Answer,
+)
+from .inference.classifier import (
+    GenreClassifier as GenreClassifier,
+)
+from .inference.model_folder import (
+    ModelError as ModelError,
+)
+from .inference.timeline import (
+    plot_timeline as plot_timeline,
+)
+from .networks import (
+    ArchitectureError as ArchitectureError,
+)
+from .training.baselines import (
+    LogisticRegression as LogisticRegression,
+)
+from .training.baselines import (
+    NeuralNetwork as NeuralNetwork,
+)
+from .training.export import (
+    export_learner as export_learner,
+)
+from .training.export import (
+    load_exported as load_exported,
+)
+from .training.export import (
+    load_split as load_split,
+)
+from .training.learner import (
+    RECIPES as RECIPES,
+)
+from .training.learner import (
+    describe_training as describe_training,
+)
+from .training.learner import (
+    fit as fit,
+)
+from .training.learner import (
+    genre_learner as genre_learner,
+)
+from .training.learner import (
+    picture_dataloaders as picture_dataloaders,
+)
+from .training.learner import (
+    predict_tracks as predict_tracks,
+)
+from .training.transfer import (
+    transfer_learner as transfer_learner,
+)
+
+__version__: str

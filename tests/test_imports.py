@@ -1,0 +1,44 @@
+"""What is loaded, and when: a page or a script must not wait for what it does not use."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "fastai", "pandas", "PIL", "librosa", "onnxruntime", "matplotlib", "sklearn"}
+
+
+def loaded(program):
+    """The heavy packages that a process has loaded after a program."""
+    program += f"\nimport sys\nprint(*{HEAVY!r}.intersection(sys.modules))"
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(ran.stdout.splitlines()[-1].split())
+
+
+def test_the_package_loads_nothing_heavy_until_a_name_is_used():
+    assert loaded("import melgenre as mg; dir(mg); mg.MelSettings; mg.project_folder()") == set()
+
+
+def test_every_public_name_is_there():
+    loaded("import melgenre as mg; [getattr(mg, name) for name in mg.__all__]")
+
+
+@pytest.mark.parametrize("part", ["data", "features", "evaluation"])
+def test_torch_stays_out_of(part):
+    program = f"""
+import importlib, pkgutil, melgenre.{part}
+for module in pkgutil.walk_packages(melgenre.{part}.__path__, "melgenre.{part}."):
+    importlib.import_module(module.name)
+"""
+    assert not loaded(program) & {"torch", "fastai"}
+
+
+def test_a_prediction_by_onnx_runtime_loads_little(exported):
+    program = f"""
+import numpy as np
+from melgenre import GenreClassifier
+sound = np.ones(22050 * 3, np.float32), 22050
+print(GenreClassifier.load({str(exported)!r}, backend="onnx").predict(sound))
+"""
+    assert loaded(program) == {"onnxruntime"}
