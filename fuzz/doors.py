@@ -130,9 +130,10 @@ def results(folder, content, choice):
 
     lines, predictions = (tables[0] for tables in (seeds.result_lines(), seeds.predictions()))
     first = content.lstrip(b"\xef\xbb\xbf")[:1] == b"{"
-    (folder / "results.jsonl").write_bytes(content if first else lines)
-    (folder / "a.csv").write_bytes(predictions if first else content)
-    (folder / "b.csv").write_bytes(predictions)
+    (folder / "runs.jsonl").write_bytes(content if first else lines)
+    (folder / "predictions").mkdir()
+    (folder / "predictions" / "a.csv").write_bytes(predictions if first else content)
+    (folder / "predictions" / "b.csv").write_bytes(predictions)
     runs = load_results(folder)
     if len(runs):
         load_predictions(folder, runs)
@@ -197,7 +198,7 @@ DOORS = {
 }
 """Of each door: what it does with a file, whole files, and what changes them."""
 
-WITH_TORCH = ("safetensors", "results", "predictions")
+WITH_TORCH = ("safetensors",)
 
 
 def named_errors():

@@ -251,9 +251,9 @@ def recording():
 
 
 def check_results(folder):
-    if (folder / "results" / "results.jsonl").exists():
+    if (folder / "results" / "runs.jsonl").exists():
         runs = load_results(folder / "results")
-        written = (folder / "results" / "results.jsonl").read_text().splitlines()
+        written = (folder / "results" / "runs.jsonl").read_text().splitlines()
         assert len(runs) == len(written), "a run is left out"
 
 

@@ -55,7 +55,7 @@ def unknown_tracks(folder, run):
 
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
-    written = len((folder / "results.jsonl").read_text().splitlines())
+    written = len((folder / "runs.jsonl").read_text().splitlines())
     runs = load_results(folder)
     wrong = written - len(runs)
     for _, run in runs.iterrows():

@@ -1,4 +1,4 @@
-"""Write the README's table of results from results/results.jsonl.
+"""Write the README's table of results from results/runs.jsonl.
 
 python scripts/results_table.py
 """

@@ -92,7 +92,7 @@ def strip_run_details(file):
 
 def results_file(in_place):
     """Where the notebooks write their figures down."""
-    return (ROOT if in_place else RUNS) / "results" / "results.jsonl"
+    return (ROOT if in_place else RUNS) / "results" / "runs.jsonl"
 
 
 def read_lines(file):

@@ -38,7 +38,7 @@ def run_again(music, tmp_path_factory):
 
 def test_every_model_is_run_once_and_a_vote_is_made_of_what_was_kept(run_again):
     results = run_again()
-    lines = (results / "results.jsonl").read_text().splitlines()
+    lines = (results / "runs.jsonl").read_text().splitlines()
     runs = load_results(results).set_index("model")
     assert len(lines) == len(runs) == 3 + 1 + 2 + 1
     tables = [load_predictions(results, runs.loc[[model]]).set_index("track_id")
@@ -47,7 +47,7 @@ def test_every_model_is_run_once_and_a_vote_is_made_of_what_was_kept(run_again):
     p = sum(table["p_bellrain"] for table in tables) / 2
     assert voted["p_bellrain"].to_dict() == pytest.approx(p.to_dict(), abs=2e-3)
     # Broken off before the vote: the next run makes only that.
-    (results / "results.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    (results / "runs.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     again = load_results(run_again()).set_index("model").loc[runs.index]
     assert again.loc[make_results.VOTE, "accuracy"] == runs.loc[make_results.VOTE, "accuracy"]
     assert (again["date"] == runs["date"]).drop(make_results.VOTE).all()

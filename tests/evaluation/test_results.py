@@ -26,7 +26,7 @@ RUNS = [run for _, run in load_results(ROOT / "results").iterrows()]
 
 
 def test_no_committed_run_is_left_out():
-    assert len(RUNS) == len((ROOT / "results" / "results.jsonl").read_text().splitlines())
+    assert len(RUNS) == len((ROOT / "results" / "runs.jsonl").read_text().splitlines())
 
 
 def test_the_readme_says_what_the_results_say():
@@ -71,9 +71,9 @@ def test_a_run_is_written_down_and_replaces_its_earlier_line(tmp_path):
     record_result(tmp_path, *example(jazz=(0.1, 0.9)))
     record_result(tmp_path, *example(seed=1))
     record_result(tmp_path, *example(jazz=(0.8766, 0.9)))
-    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").open()]
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").open()]
     assert [(line["seed"], line["accuracy"]) for line in lines] == [(0, 0.5), (1, 1.0)]
-    kept = pd.read_csv(tmp_path / lines[0]["predictions"])
+    kept = pd.read_csv(tmp_path / "predictions" / lines[0]["predictions"])
     assert kept["p_jazz"].tolist() == [0.877, 0.9]
 
 
@@ -85,9 +85,9 @@ def test_runs_written_at_once_are_all_kept(tmp_path):
 
 def test_an_incomplete_last_line_is_skipped_and_the_next_run_removes_it(tmp_path):
     record_result(tmp_path, *example())
-    with (tmp_path / "results.jsonl").open("a") as file:
+    with (tmp_path / "runs.jsonl").open("a") as file:
         file.write('{"model": "small, qu')
-    with pytest.warns(UserWarning, match="last line of results.jsonl is incomplete"):
+    with pytest.warns(UserWarning, match="last line of runs.jsonl is incomplete"):
         assert len(load_results(tmp_path)) == 1
     with pytest.warns(UserWarning, match="incomplete"):
         record_result(tmp_path, *example(seed=1))
@@ -96,9 +96,9 @@ def test_an_incomplete_last_line_is_skipped_and_the_next_run_removes_it(tmp_path
 
 def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
     record_result(tmp_path, *example())
-    file = tmp_path / "results.jsonl"
+    file = tmp_path / "runs.jsonl"
     file.write_text('{"model"\n' + file.read_text())
-    with pytest.raises(ResultsError, match="Line 1 of results.jsonl is damaged"):
+    with pytest.raises(ResultsError, match="Line 1 of runs.jsonl is damaged"):
         load_results(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
 def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, damage, said):
     record_result(tmp_path, *example())
     record_result(tmp_path, *example(seed=1))
-    damage(tmp_path / "c_random_small-quick_0.csv")
+    damage(tmp_path / "predictions" / "c_random_small-quick_0.csv")
     with pytest.warns(UserWarning, match=said):
         assert load_results(tmp_path)["seed"].tolist() == [1]
 
@@ -121,9 +121,9 @@ def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, 
 def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
     record_result(tmp_path, *example())
     record_result(tmp_path, *example(seed=1))
-    first, second = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    first, second = map(json.loads, (tmp_path / "runs.jsonl").read_text().splitlines())
     lines = [json.dumps(line) + "\n" for line in (first | {name: value}, second)]
-    (tmp_path / "results.jsonl").write_text("".join(lines))
+    (tmp_path / "runs.jsonl").write_text("".join(lines))
     with pytest.warns(UserWarning, match="damaged"):
         runs = load_results(tmp_path)
     assert load_predictions(tmp_path, runs)["seed"].unique().tolist() == [1]
@@ -131,9 +131,10 @@ def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
 
 def test_a_results_file_names_no_file_of_another_folder(tmp_path):
     record_result(tmp_path / "results", *example())
-    (tmp_path / "results" / "c_random_small-quick_0.csv").rename(tmp_path / "other.csv")
-    file = tmp_path / "results" / "results.jsonl"
-    file.write_text(file.read_text().replace("c_random_small-quick_0.csv", "../other.csv"))
+    predictions = tmp_path / "results" / "predictions"
+    (predictions / "c_random_small-quick_0.csv").rename(tmp_path / "other.csv")
+    file = tmp_path / "results" / "runs.jsonl"
+    file.write_text(file.read_text().replace("c_random_small-quick_0.csv", "../../other.csv"))
     with pytest.warns(UserWarning, match="damaged"):
         assert load_results(tmp_path / "results").empty
 

@@ -14,7 +14,7 @@ from ..files import atomic_write, locked, project_folder, spreadsheet_plain, spr
 from .metrics import accuracy_interval
 from .provenance import git_commit
 
-RESULTS = "results.jsonl"
+RESULTS, PREDICTIONS = "runs.jsonl", "predictions"
 ROUNDING = 1e-4  # of an accuracy in a line
 
 SEED_OF = ["collection", "model", "protocol"]
@@ -41,7 +41,8 @@ def results_folder():
 
 
 def record_result(folder, training, result, predictions):
-    """Write a run's line into `<folder>/results.jsonl`, and its predictions into a file beside it.
+    """Write a run's line into `<folder>/runs.jsonl`, and its predictions into a file of
+    `<folder>/predictions`.
 
     A line of the same collection, protocol, model and seed is replaced. The predictions are
     written first: a process killed in between leaves at worst a line that `load_results` refuses.
@@ -58,7 +59,9 @@ def record_result(folder, training, result, predictions):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / PREDICTIONS).mkdir(exist_ok=True)
     sweep(folder)
+    sweep(folder / PREDICTIONS)
     named = (training["collection"], result["protocol"], training["model"], str(training["seed"]))
     name = re.sub(r"[^\w.-]+", "-", "_".join(named)) + ".csv"
     line = {
@@ -68,7 +71,7 @@ def record_result(folder, training, result, predictions):
     kept = ["track_id", "genre", "predicted", *(c for c in predictions if c.startswith("p_"))]
     file = folder / RESULTS
     with locked(file):
-        with atomic_write(folder / name) as part:
+        with atomic_write(folder / PREDICTIONS / name) as part:
             predictions[kept].round(3).map(spreadsheet_safe).to_csv(part, index=False)
         runs = {run["predictions"]: run for run in _read_lines(file)} | {name: line}
         with atomic_write(file) as part:
@@ -164,7 +167,9 @@ def _read_predictions(folder, name):
     if Path(name).name != name:  # a results file from elsewhere must not name files of this machine
         raise ValueError(f"{name} is not a file beside the results")
     # A genre may be named "None" or "NA", which pandas would take for a missing value.
-    predictions = pd.read_csv(Path(folder) / name, dtype={"track_id": str}, keep_default_na=False)
+    predictions = pd.read_csv(
+        Path(folder, PREDICTIONS, name), dtype={"track_id": str}, keep_default_na=False
+    )
     probabilities = [column for column in predictions if column.startswith("p_")]
     predictions[probabilities] = predictions[probabilities].apply(pd.to_numeric)
     return predictions.map(spreadsheet_plain)
