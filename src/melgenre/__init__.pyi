@@ -105,6 +105,10 @@ from .data.splits import (
 from .data.synthetic.collection import (
     make_synthetic_collection as make_synthetic_collection,
 )
+from .errors import MelgenreError as MelgenreError
+from .evaluation.metrics import (
+    EvaluationError as EvaluationError,
+)
 from .evaluation.metrics import (
     accuracy_interval as accuracy_interval,
 )

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .errors import MelgenreError
 from .files import CONTROL, escape_control
 
 app = typer.Typer(
@@ -154,7 +155,7 @@ def train(
 
     with _sentences():
         if recipe not in RECIPES:
-            raise ValueError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
+            raise MelgenreError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
         check_replaceable(out)  # before hours of training
         tracks = load_collection(folder, progress=not quiet)
         pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
@@ -220,7 +221,7 @@ def _sentences():
     """Turns the errors that have a sentence into that sentence and exit code 1."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (MelgenreError, OSError) as error:
         lines = str(error).splitlines()
         typer.echo("\n".join(map(escape_control, lines)), err=True)
         raise typer.Exit(1) from error

@@ -13,7 +13,7 @@ from sklearn.svm import SVC
 from .data.splits import PROTOCOLS, SplitError, each_split, held_out
 from .evaluation.metrics import score
 from .evaluation.provenance import package_versions
-from .evaluation.results import load_predictions, load_results
+from .evaluation.results import ResultsError, load_predictions, load_results
 from .training.baselines import LogisticRegression, NeuralNetwork
 from .training.cached_features import body_features, feature_folder
 from .training.export import export_learner
@@ -178,14 +178,16 @@ def vote(folder, name, models, protocol, split, *, seed=0):
 
     Raises
     ------
-    ValueError
+    ResultsError
         If one of them has no result yet.
     """
     runs = load_results(folder).query("protocol == @protocol and seed == @seed")
     runs = runs[runs["model"].isin(models)]
     if len(runs) < len(models):
         missing = ", ".join(sorted(set(models) - set(runs["model"])))
-        raise ValueError(f"No vote without {missing}: not run by {protocol} with seed {seed} yet.")
+        raise ResultsError(
+            f"No vote without {missing}: not run by {protocol} with seed {seed} yet."
+        )
     tables = [load_predictions(folder, runs.loc[[i]]).set_index("track_id") for i in runs.index]
     mean = sum(table.filter(like="p_") for table in tables) / len(tables)
     mean["predicted"] = mean.idxmax(axis=1).str.removeprefix("p_")

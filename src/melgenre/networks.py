@@ -21,11 +21,13 @@ from fastai.vision.learner import (
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from .errors import MelgenreError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class ArchitectureError(ValueError):
+class ArchitectureError(MelgenreError, ValueError):
     """An architecture that is unknown or does not take our pictures."""
 
 

@@ -5,6 +5,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from .errors import MelgenreError
+
 DRIVE_PROMPT = (
     "Colab will ask for access to your Google Drive. The music, the pictures and the models are "
     "kept there, in the folder melgenre, so that the next notebook neither downloads nor draws "
@@ -46,7 +48,7 @@ def show_errors_as_sentences():
 
 
 def _show_error(shell, kind, error, traceback, tb_offset=None):
-    if kind.__module__.partition(".")[0] != "melgenre":
+    if not isinstance(error, MelgenreError):
         shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
         return
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, traceback  # for %tb

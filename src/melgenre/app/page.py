@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from html import escape
 from pathlib import Path
 
+from ..errors import MissingPackageError
 from ..files import temporary_folder
 from .worker import NO_RECORDING, Worker, sentence
 
@@ -71,7 +72,7 @@ def build_app(worker, uploads, *, max_minutes=15, max_megabytes=50, max_waiting=
 
     Raises
     ------
-    ImportError
+    MissingPackageError
         Without gradio.
     """
     gradio = _import_gradio()
@@ -195,7 +196,7 @@ def _import_gradio():
     try:
         import gradio
     except ImportError:
-        raise ImportError('The page needs gradio: pip install "melgenre[app]"') from None
+        raise MissingPackageError('The page needs gradio: pip install "melgenre[app]"') from None
     return gradio
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from ..data.annotations import VERDICTS, keep_decision, load_decisions
 from ..data.audio import AudioError, encode_mp3
 from ..data.mel_settings import MelSettings
-from ..evaluation.metrics import confusion_counts
+from ..evaluation.metrics import EvaluationError, confusion_counts
 from ..features.images import load_clip
 from ..features.melspectrogram import fit_duration, melspectrogram_picture
 from ..files import project_folder
@@ -48,7 +48,7 @@ def results_of(source):
 
     Raises
     ------
-    ValueError
+    EvaluationError
         If columns are missing, or the learner has nothing to be asked about.
     """
     if not isinstance(source, pd.DataFrame):
@@ -61,7 +61,7 @@ def results_of(source):
     if not {"path", "picture"} & set(source):
         missing.append("path or picture")
     if missing:
-        raise ValueError(
+        raise EvaluationError(
             f"The table of results has no column {', '.join(missing)}. "
             "melgenre.training.learner.predict_tracks makes one that has them all."
         )
@@ -75,7 +75,7 @@ def results_of(source):
 def _predictions(learn, dl):
     """What a learner says of the items of a DataLoader; ours are tables, others' lists of files."""
     if not len(getattr(dl, "items", ())):
-        raise ValueError(
+        raise EvaluationError(
             "This learner has no clips to be asked about: one that was loaded from a file leaves "
             "them behind. Give a table of melgenre.training.learner.predict_tracks."
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..errors import MelgenreError
 from ..files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
 
 VERDICTS = ("fine", "mislabelled", "broken", "duplicate")
@@ -12,7 +13,7 @@ VERDICTS = ("fine", "mislabelled", "broken", "duplicate")
 COLUMNS = ["track_id", "genre", "decision", "correct_genre", "comment"]
 
 
-class DecisionError(ValueError):
+class DecisionError(MelgenreError, ValueError):
     """A file of decisions, or a decision, that cannot be used; the message says why."""
 
 

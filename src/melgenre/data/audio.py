@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..errors import MelgenreError
 from ..files import printable
 
 SAMPLE_RATE = 22050
@@ -43,7 +44,7 @@ MPEG2_KBITS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 SOUNDFILE_HEADS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"FORM", b"caff")
 
 
-class AudioError(ValueError):
+class AudioError(MelgenreError, ValueError):
     """A recording that cannot be used.
 
     Attributes

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..errors import MelgenreError
 from ..files import printable, project_folder, short, walk
 from .audio import AUDIO_SUFFIXES
 from .download import download, is_archive, unpack
@@ -53,7 +54,7 @@ FEW_SONGS = 10
 """A genre of fewer songs gets a warning: hardly one of them is left to be judged by."""
 
 
-class CollectionError(ValueError):
+class CollectionError(MelgenreError, ValueError):
     """A folder or name that is no collection; the message says what was expected."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import requests
 from tqdm.auto import tqdm
 
+from ..errors import MelgenreError
 from ..files import (
     MARK,
     atomic_folder,
@@ -41,7 +42,7 @@ RECORD = ".archive.json"
 """Within an unpacked folder: size and time of the archive that it was unpacked from."""
 
 
-class DownloadError(OSError):
+class DownloadError(MelgenreError, OSError):
     """A download or archive that failed; the message says what to do by hand."""
 
 

@@ -10,6 +10,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..errors import MelgenreError
 from ..files import atomic_write, printable, read_json, short
 from .audio import SAMPLE_RATE
 
@@ -26,7 +27,7 @@ MOST_POINTS = 2**27  # of a picture's Fourier transforms: they take seconds
 MOST_WEIGHTS = 2**22  # of the mel filters
 
 
-class PictureError(ValueError):
+class PictureError(MelgenreError, ValueError):
     """A picture that does not fit the settings; the message says which and what to do."""
 
 

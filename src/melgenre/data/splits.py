@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from ..errors import MelgenreError
+
 LEAKS = {"artist_id": "artist", "recording_id": "recording", "md5_wav": "exact duplicate"}
 """Columns whose equal values must not stand on two sides, and what they say."""
 
@@ -21,7 +23,7 @@ FEWEST = 5
 GTZAN, but what is left of one."""
 
 
-class SplitError(ValueError):
+class SplitError(MelgenreError, ValueError):
     """A collection that cannot be split as asked; the message says why and what to do."""
 
 

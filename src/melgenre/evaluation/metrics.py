@@ -5,6 +5,12 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from ..data.splits import find_leaks, held_out
+from ..errors import MelgenreError
+
+
+class EvaluationError(MelgenreError, ValueError):
+    """Predictions that give no accuracy; the message says why."""
+
 
 FEW_TRACKS = 50
 """A figure from fewer tracks than these is called rough."""
@@ -72,17 +78,17 @@ def score(predictions, protocol, *, split=None):
 
     Raises
     ------
-    ValueError
+    EvaluationError
         If nothing was judged, or no track of a genre was that the split has to judge by: such a
         figure would look real.
     """
     if predictions.empty:
-        raise ValueError("No predictions, no accuracy: the split left no track to judge by.")
+        raise EvaluationError("No predictions, no accuracy: the split left no track to judge by.")
     genres = {column.removeprefix("p_") for column in predictions if column.startswith("p_")}
     missing = sorted(genres - set(predictions["genre"]))
     lost = sorted(set(missing) - _untested(split))
     if lost:
-        raise ValueError(
+        raise EvaluationError(
             f"No track of {', '.join(map(repr, lost))} is among the {len(predictions)} judged, "
             "so an accuracy would leave that genre out. Split the tracks anew."
         )
@@ -132,11 +138,13 @@ def compare(first, second, *, resamples=10_000, seed=0):
 
     Raises
     ------
-    ValueError
+    EvaluationError
         If the two have not judged the same tracks.
     """
     if set(first["track_id"]) != set(second["track_id"]):
-        raise ValueError("The two have not judged the same tracks: compare within one protocol.")
+        raise EvaluationError(
+            "The two have not judged the same tracks: compare within one protocol."
+        )
     groups = pd.Series(_groups(first), index=first["track_id"]).groupby(level=0).first()
     right = [
         (table["genre"] == table["predicted"]).groupby(table["track_id"].to_numpy()).mean()

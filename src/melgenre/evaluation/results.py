@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.gtzan import gtzan_facts
+from ..errors import MelgenreError
 from ..files import atomic_write, locked, project_folder, spreadsheet_plain, spreadsheet_safe, sweep
 from .metrics import accuracy_interval
 from .provenance import git_commit
@@ -22,7 +23,7 @@ SEED_OF = ["collection", "model", "protocol"]
 RUN_KEY = [*SEED_OF, "seed"]
 
 
-class ResultsError(ValueError):
+class ResultsError(MelgenreError, ValueError):
     """A results file that is missing or damaged; the message says what to do."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.audio import SAMPLE_RATE, AudioError, load_audio
+from ..errors import MelgenreError
 from ..files import names_below
 from ..parallel import on_all_cores
 
@@ -20,6 +21,10 @@ DESCRIPTORS = (
     + tuple(f"mfcc{i}" for i in range(1, 21))
 )
 """Names of the 28 descriptors, in the first project's order and spelling."""
+
+
+class DescriptorError(MelgenreError, ValueError):
+    """A table of descriptors that cannot be used; the message says why."""
 
 
 def describe_clip(y, sample_rate=SAMPLE_RATE):
@@ -135,7 +140,7 @@ def load_descriptors(file, tracks):
 
     Raises
     ------
-    ValueError
+    DescriptorError
         If a descriptor is missing, or the file describes none of the tracks.
     """
     table = pd.read_csv(file)
@@ -143,12 +148,14 @@ def load_descriptors(file, tracks):
         table["track_id"] = table["filename"].str.removesuffix(".au").str.removesuffix(".wav")
     missing = [name for name in ("track_id", *DESCRIPTORS) if name not in table]
     if missing:
-        raise ValueError(
+        raise DescriptorError(
             f"{file} has no column {', '.join(missing)}: extract the descriptors anew."
         )
     described = tracks.merge(table[["track_id", *DESCRIPTORS]], on="track_id")
     if described.empty:
-        raise ValueError(f"{file} describes none of these {len(tracks)} tracks: extract them anew.")
+        raise DescriptorError(
+            f"{file} describes none of these {len(tracks)} tracks: extract them anew."
+        )
     return described
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..data.audio import AUDIO_SUFFIXES, AudioError
+from ..errors import MelgenreError
 from ..files import (
     atomic_write,
     escape_control,
@@ -26,6 +27,14 @@ from .model_folder import ModelError
 LAST_COLUMNS = ["strangeness", "error", "modified", "model"]
 
 
+class NoSongsError(MelgenreError, FileNotFoundError):
+    """A folder without recordings."""
+
+
+class TableError(MelgenreError, ValueError):
+    """A CSV that is not a table of genres."""
+
+
 def find_songs(folder):
     """The files of sound below a folder, sorted; links are followed, but never round in circles.
 
@@ -39,7 +48,7 @@ def find_songs(folder):
 
     Raises
     ------
-    FileNotFoundError
+    NoSongsError
         If there is no such folder, or no sound in it.
     """
     songs = [
@@ -49,7 +58,7 @@ def find_songs(folder):
         if Path(name).suffix.lower() in AUDIO_SUFFIXES
     ]
     if not songs:
-        raise FileNotFoundError(
+        raise NoSongsError(
             f"{printable(folder)}: no sound in this folder. It should hold files such as song.mp3 "
             "or song.wav."
         )
@@ -82,9 +91,9 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
 
     Raises
     ------
-    FileNotFoundError
+    NoSongsError
         If there is no sound.
-    ValueError
+    TableError
         If the file exists and is no such table.
     OSError
         If the file cannot be written.
@@ -163,7 +172,7 @@ def _known(file, columns, model):
             rows = [{name: spreadsheet_plain(cell) for name, cell in row.items()} for row in table]
             found = table.fieldnames
     except (ValueError, csv.Error) as error:
-        raise ValueError(
+        raise TableError(
             f"{printable(file.name)} is not a table of genres ({error}). Name another file."
         ) from error
     # A killed run may have left a part of a line at the end.

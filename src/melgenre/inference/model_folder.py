@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from ..data.mel_settings import checked_settings
+from ..errors import MelgenreError
 from ..files import printable, read_json, restore, short
 
 FORMAT_VERSION = 4
@@ -38,7 +39,7 @@ FEWEST_CLIPS = 50
 """Validation clips that a limit for "unsure" needs: it shall hold 99 % of them."""
 
 
-class ModelError(ValueError):
+class ModelError(MelgenreError, ValueError):
     """An exported model that is missing, damaged or too new; the message says what to do."""
 
 

@@ -32,6 +32,7 @@ from fastai.vision.all import (
 )
 
 from ..data.mel_settings import MelSettings, check_picture
+from ..data.splits import SplitError
 from ..evaluation.provenance import package_versions
 from ..networks import (
     IMAGENET_MEAN,
@@ -95,7 +96,7 @@ def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
     ------
     PictureError
         If a picture was made with other settings.
-    ValueError
+    SplitError
         If there is nothing to learn from or to watch, or a genre is watched but never learned.
     """
     used = tracks[tracks["split"].isin(["train", "valid"])]
@@ -103,7 +104,7 @@ def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
     learned = set(used.loc[used["split"] == "train", "genre"])
     watched = set(used.loc[used["split"] == "valid", "genre"])
     if not learned or not watched or watched - learned:
-        raise ValueError(
+        raise SplitError(
             f"{len(learned)} genres to learn from and {len(watched)} to watch, "
             f"{len(watched - learned)} of these never learned: split the tracks anew."
         )
