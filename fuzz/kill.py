@@ -30,8 +30,14 @@ MOST_SECONDS = 300
 """After which an operation counts as hanging."""
 
 
-def start(operation, folder):
+def start(prepare, folder):
     """Start an operation on a folder in a process of its own, which leads its group.
+
+    Parameters
+    ----------
+    prepare : callable
+        In the folder -> a function that runs the operation.
+    folder : Path
 
     Returns
     -------
@@ -56,7 +62,7 @@ def start(operation, folder):
             try:
                 os.chdir(folder)
                 os.environ["MELGENRE_HOME"] = str(folder)
-                run = OPERATIONS[operation].prepare()
+                run = prepare()
                 os.write(begun, b"1")
                 run()
                 status = 0
@@ -98,9 +104,12 @@ def attack(operation, kills, rng):
     """
     with tempfile.TemporaryDirectory(prefix="melgenre-kill-") as scratch:
         scratch = Path(scratch)
-        inputs = scratch / "inputs"
-        inputs.mkdir()
-        OPERATIONS[operation].make_inputs(inputs)
+        one, inputs = OPERATIONS[operation], scratch / "inputs" / "project"
+        inputs.mkdir(parents=True)
+        one.serve()
+        # In a process of its own, too: what starts threads must not be forked afterwards.
+        if finish(start(lambda: lambda: one.make_inputs(inputs), inputs)) != 0:
+            return _summary(0, 0, [f"the inputs cannot be made: {_log(inputs)}"])
 
         def fresh(name):
             shutil.rmtree(scratch / name, ignore_errors=True)
@@ -108,7 +117,7 @@ def attack(operation, kills, rng):
             return Path(shutil.copytree(inputs, scratch / name / "project"))
 
         undisturbed, started = fresh("undisturbed"), time.monotonic()
-        process = start(operation, undisturbed)
+        process = start(one.prepare, undisturbed)
         started = time.monotonic()
         if finish(process) != 0:
             return _summary(0, 0, [f"the undisturbed run failed: {_log(undisturbed)}"])
@@ -116,7 +125,7 @@ def attack(operation, kills, rng):
         expected, findings, killed = snapshot(operation, undisturbed), [], 0
         for number in range(4 * kills):  # some come when the operation has ended already
             folder, moment = fresh("killed"), rng.uniform(0, seconds)
-            process = start(operation, folder)
+            process = start(one.prepare, folder)
             time.sleep(moment)
             os.killpg(process, signal.SIGKILL) if number % 2 else os.kill(process, signal.SIGKILL)
             killed += finish(process) == -signal.SIGKILL
@@ -134,7 +143,7 @@ def _look_again(operation, folder, expected):
         OPERATIONS[operation].check(folder)
     except Exception:
         return f"what it left is not right: {traceback.format_exc(limit=-3)}"
-    status = finish(start(operation, folder))
+    status = finish(start(OPERATIONS[operation].prepare, folder))
     if status != 0:
         return f"the second run ended with {status}: {_log(folder)}"
     left = [path.name for path in folder.rglob(".melgenre-*")]

@@ -53,12 +53,15 @@ class Operation:
         Raises an exception if what a killed run left in a folder could give a wrong answer.
     content : callable
         A file -> what must be the same after each run; None: nothing.
+    serve : callable
+        Starts what must outlive the operation, in the process that kills.
     """
 
     prepare: callable
     make_inputs: callable = nothing
     check: callable = nothing
     content: callable = Path.read_bytes
+    serve: callable = nothing
 
 
 def make_songs(folder, seconds=2, count=24):
@@ -162,7 +165,7 @@ def server():
 
 
 def downloading():
-    url = server()
+    url = server()  # of the process that kills
     return lambda: download(url, "file.bin", progress=False)
 
 
@@ -309,7 +312,7 @@ def training_content(path):
 OPERATIONS = {
     "extraction": Operation(extraction, make_songs, check_pictures),
     "folder CSV": Operation(folder_csv, make_model),
-    "download": Operation(downloading, check=check_download),
+    "download": Operation(downloading, check=check_download, serve=server),
     "unpack": Operation(unpacking, make_archive, check_unpacked),
     "export": Operation(exporting, make_older_model, check_model, model_content),
     "results": Operation(recording, check=check_results, content=results_content),
