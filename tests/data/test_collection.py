@@ -147,6 +147,21 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, separator, encoding,
     assert tracks.loc["rock/a", "year"] == 1999
 
 
+def test_a_table_of_facts_changes_no_column_of_ours(tmp_path, write_song):
+    for name in ("a", "b"):
+        write_song(tmp_path / "jazz" / f"{name}.wav")
+    (tmp_path / "tracks.csv").write_text(
+        "track_id,artist_id,path,picture,genre,p_rock,predicted,collection,year\n"
+        "jazz/a,x,/nowhere,none.png,rock,0.9,rock,other,1959\njazz/b,,,,,,,,\n"
+    )
+    tracks = find_tracks(tmp_path)
+    assert set(tracks) == {
+        "track_id", "genre", "artist_id", "path", "picture", "collection", "year",
+    }  # fmt: skip
+    assert tracks["genre"].tolist() == ["jazz", "jazz"]
+    assert tracks["path"].map(os.path.exists).all() and tracks["picture"].isna().all()
+
+
 def test_numbers_and_words_for_nothing_are_names(tmp_path):
     for name in ("90s/1", "90s/2", "90s/007"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

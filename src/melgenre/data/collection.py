@@ -47,6 +47,9 @@ WRAPPERS = frozenset(
 OWN_FILES = ("tracks.csv", "SYNTHETIC.md", "mel_settings.json", "sources.json")
 """Files of a collection that are no tracks, and are no surprise."""
 
+RESERVED = ("genre", "path", "picture", "predicted", "collection")
+"""Columns that a `tracks.csv` cannot add; nor can it add probabilities, `p_<genre>`."""
+
 LARGEST_TABLE = 100_000_000
 """In bytes, of a `tracks.csv`: a million tracks."""
 
@@ -241,7 +244,12 @@ def _own_facts(folder):
             f"{name} needs a column track_id that names each track once, as in jazz/song for "
             "jazz/song.mp3."
         )
-    return facts
+    return facts[[column for column in facts if not _is_reserved(column)]]
+
+
+def _is_reserved(column):
+    """Whether a column of a `tracks.csv` has the name of one that a later step adds."""
+    return column in RESERVED or column.startswith("p_")
 
 
 def _read_table(content):

@@ -139,8 +139,9 @@ def _write(file, columns, rows, new, names):
             table.writerow({name: spreadsheet_safe(cell) for name, cell in row.items()})
             opened.flush()
             rows[row["song"]] = row
-    others = {name: row for name, row in rows.items() if name not in set(names)}
-    _write_whole(file, columns, [*others.values(), *(rows[name] for name in dict.fromkeys(names))])
+    listed = dict.fromkeys(names)
+    others = [row for name, row in rows.items() if name not in listed]
+    _write_whole(file, columns, [*others, *(rows[name] for name in listed)])
     return rows
 
 
