@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from playwright.sync_api import expect, sync_playwright
-from test_confusion import ODD, results
+from test_matrix import ODD, results
 
 from melgenre.confusion.browser import ConfusionBrowser
 from melgenre.data.annotations import load_decisions
