@@ -118,7 +118,7 @@ def test_extraction_sends_nothing(watched, write_song, tmp_path):
 
 def test_the_page_sends_nothing(watched, exported, write_song, tmp_path):
     pytest.importorskip("gradio", reason='the page needs gradio: pip install "melgenre[app]"')
-    from test_app import Visitor
+    from test_page import Visitor
 
     command = watched.command("-m", "melgenre", "app", "--model", exported, "--port", 0)
     with subprocess.Popen(
