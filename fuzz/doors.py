@@ -15,6 +15,8 @@ from contextlib import contextmanager
 import mutators
 import seeds
 
+from melgenre.errors import MelgenreError
+
 
 def sound(folder, content, choice):
     import numpy as np
@@ -201,22 +203,6 @@ DOORS = {
 WITH_TORCH = ("safetensors",)
 
 
-def named_errors():
-    """The package's errors, of the modules that are loaded."""
-    names = ("AudioError", "DownloadError", "PictureError", "ModelError", "CollectionError",
-             "DecisionError", "ResultsError", "SplitError")  # fmt: skip
-    modules = [module for name, module in sys.modules.items() if name.startswith("melgenre.")]
-    found = {getattr(module, name, None) for module in modules for name in names}
-    return tuple(found - {None})
-
-
-def is_own_sentence(error):
-    """Whether the package itself raised a built-in error, with a sentence of its own."""
-    if isinstance(error, FileNotFoundError):
-        return error.errno is None
-    return type(error) is ValueError and "is not a table of genres" in str(error)
-
-
 def enter(door, folder, content, choice):
     """Run one input at a door, in a new folder; returns "answer", or the name of an error."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -230,9 +216,8 @@ def enter(door, folder, content, choice):
             if isinstance(cause, MemoryError):
                 return f"over memory: {error!r}"
             cause = cause.__cause__ or cause.__context__
-        named = next((kind for kind in type(error).mro() if kind in named_errors()), None)
-        if not named and not is_own_sentence(error):
+        if not isinstance(error, MelgenreError):
             raise
         str(error).encode()
-        return (named or type(error)).__name__
+        return type(error).__name__.lstrip("_")
     return "answer"

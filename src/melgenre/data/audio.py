@@ -60,7 +60,7 @@ class AudioError(MelgenreError, ValueError):
         self.reason, self.name = reason, name
 
 
-class _Unreadable(AudioError):
+class _UnreadableError(AudioError):
     """libsndfile does not read this file; PyAV may."""
 
 
@@ -102,7 +102,7 @@ def audio_duration(path):
         try:
             with _soundfile(path, name) as file:
                 return file.frames / file.samplerate
-        except _Unreadable as error:
+        except _UnreadableError as error:
             with _container(path, name, error) as container:
                 return _announced_seconds(container, path) or _packet_seconds(container)
 
@@ -212,7 +212,7 @@ def _decode(recording, name, seconds, offset, duration):
     with _audio_errors(name):
         try:
             yield from _decode_by_soundfile(recording, name, seconds, offset, duration)
-        except _Unreadable as error:  # raised before the first block alone
+        except _UnreadableError as error:  # raised before the first block alone
             yield from _decode_by_pyav(recording, name, seconds, offset, duration, error)
 
 
@@ -375,13 +375,13 @@ def _binary(recording):
 
 @contextmanager
 def _soundfile(recording, name):
-    """The `SoundFile` of a recording; `_Unreadable` where PyAV is to read it."""
+    """The `SoundFile` of a recording; `_UnreadableError` where PyAV is to read it."""
     head = _checked_head(recording, name)
     known = head[:4] in SOUNDFILE_HEADS
     # libsndfile searches what it does not know for MPEG sound, of which it guesses the length
     # where none is stated, and gives up where some bytes are damaged.
     if not known and _import_av():
-        raise _Unreadable("not readable as sound.", name)
+        raise _UnreadableError("not readable as sound.", name)
     if _is_mp3(head) and not _mp3_frames(recording):
         recording = _stating_its_length(recording) or recording
     path = isinstance(recording, (str, Path))
@@ -395,7 +395,7 @@ def _soundfile(recording, name):
             _check_bounds(opened.samplerate, opened.channels, name)
             guessed = opened.format == "MP3" and not _mp3_frames(recording)
             if guessed or opened.frames > ENDLESS:
-                raise _Unreadable(
+                raise _UnreadableError(
                     "it states no length. Convert it to wav or flac, or leave it out.", name
                 )
             yield opened
@@ -638,7 +638,7 @@ def _ogg_is_whole(recording):
 
 
 def _unreadable(head, error, name):
-    """The `_Unreadable` that names what is in the file, or else the decoder's own cause."""
+    """The `_UnreadableError` that names what is in the file, or else the decoder's own cause."""
     text = not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head)
     way_out = "Fetch it again, or leave it out."
     if text and head.lstrip()[:1] == b"<":
@@ -651,7 +651,7 @@ def _unreadable(head, error, name):
         found = f"no MPEG sound after its ID3 tag of {_id3_bytes(head):,} bytes"
     else:
         found, way_out = _cause(error), "Convert it to wav or flac, or leave it out."
-    return _Unreadable(f"not readable as sound ({found}). {way_out}", name)
+    return _UnreadableError(f"not readable as sound ({found}). {way_out}", name)
 
 
 def _cause(error):
