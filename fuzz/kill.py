@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,11 +54,10 @@ def start(prepare, folder):
     status = 1
     try:
         os.setsid()
-        with (
-            (folder.parent / "log.txt").open("a") as log,
-            redirect_stdout(log),
-            redirect_stderr(log),
-        ):
+        with (folder.parent / "log.txt").open("a") as log:
+            # Of its workers, too: those that outlive it must not hold the output of this program.
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
             try:
                 os.chdir(folder)
                 os.environ["MELGENRE_HOME"] = str(folder)
@@ -130,6 +129,8 @@ def attack(operation, kills, rng):
             os.killpg(process, signal.SIGKILL) if number % 2 else os.kill(process, signal.SIGKILL)
             killed += finish(process) == -signal.SIGKILL
             problem = _look_again(operation, folder, expected)
+            with suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)  # workers that were left behind
             if problem:
                 findings.append(f"killed after {moment:.3f} of {seconds:.3f} s: {problem}")
             if killed == kills:
