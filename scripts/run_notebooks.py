@@ -7,6 +7,7 @@ themselves are executed, and their figures go to `results/`: that is how they ar
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -44,8 +45,7 @@ def main():
     else:
         given["RESULTS"] = "../runs/results"
         if not options.notebooks:  # a single notebook may read what others have written
-            for earlier in RUNS.glob("results/*"):
-                earlier.unlink()
+            shutil.rmtree(RUNS / "results", ignore_errors=True)
 
     known = read_lines(results_file(options.in_place))
     files = [NOTEBOOKS / name for name in options.notebooks] or sorted(NOTEBOOKS.glob("*.ipynb"))
