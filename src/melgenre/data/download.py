@@ -25,6 +25,7 @@ from ..files import (
     atomic_write,
     locked,
     printable,
+    read_json,
     restore,
     sweep,
 )
@@ -211,7 +212,7 @@ def unpack(archive, target):
 def _record(folder):
     """What the folder was unpacked from; None where it does not say so."""
     try:
-        return json.loads((folder / RECORD).read_text())
+        return read_json(folder / RECORD)
     except (OSError, ValueError):
         return None
 
@@ -232,7 +233,7 @@ def _leave_off_outer_folder(folder):
 def _write_members(archive, folder):
     """Write the members of a zip or tar below `folder`; refuse those that lead out of it.
 
-    The files keep their times, so that pictures drawn from them are still newer than they are when
+    The files keep their times, by which the pictures made from them are known as up to date when
     the archive is unpacked again.
     """
     members = _zip_members if zipfile.is_zipfile(archive) else _tar_members

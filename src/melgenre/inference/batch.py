@@ -102,14 +102,13 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
     songs = [Path(song) for song in folder] if listed else find_songs(folder)
     names = [path_text(song if listed else song.relative_to(folder)) for song in songs]
     columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres), *LAST_COLUMNS]
-    todo = dict(zip(names, songs, strict=True))
     with nullcontext() if file is None else locked(file):
         rows = {} if file is None else _known(Path(file), columns, classifier.fingerprint)
-        unchanged = [
-            name for name in todo if rows.get(name, {}).get("modified") == _modified(todo[name])
-        ]
-        for name in unchanged:
-            del todo[name]
+        todo = {
+            name: song
+            for name, song in zip(names, songs, strict=True)
+            if rows.get(name, {}).get("modified") != _modified(song)
+        }
         rows = {name: row for name, row in rows.items() if name not in todo}
         new = _classify_all(classifier, todo)
         bar = tqdm(new, total=len(todo), desc="songs", unit=" songs", disable=not progress)
@@ -136,7 +135,7 @@ def _write(file, columns, rows, new, names):
     with file.open("a", newline="", encoding="utf-8") as opened:
         table = csv.DictWriter(opened, columns)
         for row in new:
-            table.writerow({name: spreadsheet_safe(cell) for name, cell in row.items()})
+            table.writerow(_safe(row))
             opened.flush()
             rows[row["song"]] = row
     listed = dict.fromkeys(names)
@@ -150,7 +149,11 @@ def _write_whole(file, columns, rows):
         table = csv.DictWriter(opened, columns)
         table.writeheader()
         for row in rows:
-            table.writerow({name: spreadsheet_safe(cell) for name, cell in row.items()})
+            table.writerow(_safe(row))
+
+
+def _safe(row):
+    return {name: spreadsheet_safe(cell) for name, cell in row.items()}
 
 
 def _known(file, columns, model):
