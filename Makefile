@@ -68,7 +68,7 @@ exported:
 
 bench: exported $(VENV)/.run  ## measure speed and memory beside what else one would run (after make run)
 	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio captum
-	$(BIN)/python -W ignore benchmarks/pictures.py
+	$(BIN)/python -W ignore benchmarks/images.py
 	$(BIN)/python -W ignore benchmarks/training.py
 	$(BIN)/python -W ignore benchmarks/classifying.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)

@@ -34,11 +34,11 @@ def clips(n):
     return list(islice(cycle(tracks["path"]), n)), str(tracks["collection"].iloc[0])
 
 
-def tracks_with_pictures():
-    """The collection that notebooks would use, each track with its picture."""
+def tracks_with_images():
+    """The collection that notebooks would use, each track with its image."""
     tracks = load_collection("auto")
-    pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
-    return extract_melspectrograms(tracks, pictures)
+    images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
+    return extract_melspectrograms(tracks, images)
 
 
 @contextmanager
@@ -48,19 +48,19 @@ def nothing_kept():
     from melgenre.training import cached_features, export, learner
 
     modules = (cached_features, export, learner)
-    kept = cached_features.feature_folder
+    kept = cached_features.features_cache
     with tempfile.TemporaryDirectory() as folder:
         for module in modules:
-            module.feature_folder = lambda: Path(folder)
+            module.features_cache = lambda: Path(folder)
         try:
             yield Path(folder)
         finally:
             for module in modules:
-                module.feature_folder = kept
+                module.features_cache = kept
 
 
 def librosa_and_pillow(path, target):
-    """The picture that a network wants, as one would write it oneself."""
+    """The image that a network wants, as one would write it oneself."""
     y, rate = librosa.load(path)
     mel = librosa.feature.melspectrogram(
         y=y, sr=rate, n_fft=SETTINGS.n_fft, hop_length=SETTINGS.hop_length, n_mels=SETTINGS.n_mels

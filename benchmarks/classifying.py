@@ -14,9 +14,9 @@ import torch
 from bench import clips, keep, librosa_and_pillow, median, plot_bars, take_turns
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from melgenre.data.audio import SAMPLE_RATE, cut_windows, load_audio
-from melgenre.features.images import load_clip
-from melgenre.features.melspectrogram import melspectrogram_picture
+from melgenre.data.audio import SAMPLE_RATE, iter_windows, load_audio
+from melgenre.features.images import load_center
+from melgenre.features.melspectrogram import melspectrogram_image
 from melgenre.inference.batch import classify_folder
 from melgenre.inference.classifier import BATCH, GenreClassifier
 from melgenre.training.export import load_exported
@@ -38,11 +38,11 @@ def main():
                 librosa_and_pillow(path, Path(folder, "clip.png"))
                 learn.predict(Path(folder, "clip.png"))
 
-    def floor(pictures):
-        pictures = list(pictures)
-        for start in range(0, len(pictures), BATCH):
-            batch = np.stack(pictures[start : start + BATCH]).astype(np.float32) / 255
-            session.run(None, {"pictures": batch})
+    def floor(images):
+        images = list(images)
+        for start in range(0, len(images), BATCH):
+            batch = np.stack(images[start : start + BATCH]).astype(np.float32) / 255
+            session.run(None, {"images": batch})
 
     with tempfile.TemporaryDirectory() as folder:
         hour = Path(folder, "hour.wav")
@@ -56,13 +56,13 @@ def main():
             "classify_folder, ONNX Runtime": lambda: classify_folder(
                 by_onnx, paths, progress=False
             ),
-            "floor": lambda: floor(melspectrogram_picture(load_clip(path)) for path in paths),
+            "floor": lambda: floor(melspectrogram_image(load_center(path)) for path in paths),
         }
         hour_ways = {
             "an hour, torch": lambda: by_torch.predict(hour),
             "an hour, ONNX Runtime": lambda: by_onnx.predict(hour),
             "an hour, floor": lambda: floor(
-                melspectrogram_picture(y) for _, _, y in cut_windows(hour, 30)
+                melspectrogram_image(y) for _, _, y in iter_windows(hour, 30)
             ),
         }
         seconds = take_turns(folder_ways, rounds=3) | take_turns(hour_ways, rounds=1)
@@ -85,13 +85,13 @@ def main():
 def smaller(model, by_torch):
     """What 8-bit weights and bf16 cost in agreement, and give in speed."""
     paths = dict.fromkeys(clips(40)[0])
-    windows = [(0, 30, melspectrogram_picture(load_clip(path))) for path in paths]
+    windows = [(0, 30, melspectrogram_image(load_center(path))) for path in paths]
     judged = {}
 
     def judge(name, classifier, bf16=False):
         def run():
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                judged[name] = classifier.judge_windows(windows)[2]
+                judged[name] = classifier.predict_windows(windows)[2]
 
         return run
 

@@ -12,9 +12,9 @@ import torch
 from bench import clips, keep, median, plot_bars, take_turns
 from PIL import Image
 
-from melgenre.confusion.attribution import STEPS, picture_batch, picture_evidence, smooth_evidence
-from melgenre.features.images import load_clip
-from melgenre.features.melspectrogram import melspectrogram_picture
+from melgenre.confusion.attribution import STEPS, attribution_maps, image_batch, smooth_maps
+from melgenre.features.images import load_center
+from melgenre.features.melspectrogram import melspectrogram_image
 from melgenre.training.export import load_exported
 
 REFERENCE = 64  # steps
@@ -33,7 +33,7 @@ def main():
         images = []
         for number, path in enumerate(paths):
             images.append(Path(folder, f"{number}.png"))
-            Image.fromarray(melspectrogram_picture(load_clip(path))).save(images[-1])
+            Image.fromarray(melspectrogram_image(load_center(path))).save(images[-1])
         seconds = take_turns(ways(learn, images[0]), rounds=options.rounds)
         agreements = [agreement(learn, image) for image in images]
     rows = [{"way": way, "seconds": round(median(turns), 2)} for way, turns in seconds.items()]
@@ -53,12 +53,12 @@ def main():
 def ways(learn, image):
     """A function per way; each explains two genres of one clip."""
     genres = list(learn.dls.vocab)[:2]
-    found = {f"melgenre, {STEPS} steps": lambda: picture_evidence(learn, image, genres)}
+    found = {f"melgenre, {STEPS} steps": lambda: attribution_maps(learn, image, genres)}
     try:
         from captum.attr import IntegratedGradients
 
-        x = picture_batch(learn, image)
-        silence = picture_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8))
+        x = image_batch(learn, image)
+        silence = image_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8))
 
         def by_captum():
             IntegratedGradients(learn.model.eval()).attribute(
@@ -83,15 +83,15 @@ def agreement(learn, image):
         Root mean square of what the sums of the maps miss of the change of the logits, as a share
         of the root mean square of that change.
     """
-    x = picture_batch(learn, image)
-    silence = picture_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8))
+    x = image_batch(learn, image)
+    silence = image_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8))
     with torch.no_grad():
         logits, baseline = learn.model.eval()(torch.cat([x, silence]))
     targets = logits.topk(2).indices
     change = (logits - baseline)[targets].numpy()
     genres = [learn.dls.vocab[target] for target in targets]
-    few, many = (picture_evidence(learn, image, genres, steps=n) for n in (STEPS, REFERENCE))
-    shown = [smooth_evidence(maps).ravel() for maps in (few, many)]
+    few, many = (attribution_maps(learn, image, genres, steps=n) for n in (STEPS, REFERENCE))
+    shown = [smooth_maps(maps).ravel() for maps in (few, many)]
     missing = few.sum(axis=(1, 2)) - change
     error = np.sqrt(np.mean(missing**2) / np.mean(change**2))
     return float(np.corrcoef(*shown)[0, 1]), float(error)

@@ -1,11 +1,11 @@
 """Times and accuracies of notebooks 04 and 05 on a GPU: `make gpu-check` runs it.
 
-python benchmarks/gpu.py [--architectures resnet34 resnet50]    (GTZAN's pictures, or makes some)
+python benchmarks/gpu.py [--architectures resnet34 resnet50]    (GTZAN's images, or makes some)
 """
 
 import argparse
 
-from bench import keep, nothing_kept, tracks_with_pictures
+from bench import keep, nothing_kept, tracks_with_images
 from fastai.torch_core import default_device
 
 from melgenre.data.splits import protocols_for
@@ -13,7 +13,7 @@ from melgenre.experiments import run_network
 
 RECIPES = {
     "texture": "default recipe",
-    "first-project": "ten frozen epochs",
+    "frozen-head": "ten frozen epochs",
     "fine-tune": "fine-tuning",
 }
 
@@ -24,7 +24,7 @@ def main():
     options = parser.parse_args()
     if default_device().type == "cpu":
         print("No GPU here: these are the times and accuracies of the CPU.")
-    tracks = tracks_with_pictures()
+    tracks = tracks_with_images()
     rows = [
         measure(tracks, protocol, architecture, recipe)
         for architecture in options.architectures

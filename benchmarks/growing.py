@@ -24,7 +24,7 @@ def measure(work):
     taken = time.perf_counter() - started, (kilobytes("VmHWM") - idle) / 1024
     print(json.dumps(taken))
 """
-PICTURES = (
+IMAGES = (
     MEMORY
     + """
 import pandas as pd
@@ -60,8 +60,8 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             listed = Path(folder, "paths.json")
             listed.write_text(json.dumps([str(Path(path).resolve()) for path in clips(n)[0]]))
-            seconds, megabytes = in_a_process(PICTURES, listed, folder)
-        rows.append({"what": "pictures of clips", "how many": n, "seconds": round(seconds, 1),
+            seconds, megabytes = in_a_process(IMAGES, listed, folder)
+        rows.append({"what": "images of clips", "how many": n, "seconds": round(seconds, 1),
                      "MB over idle": round(megabytes)})  # fmt: skip
     clip = clips(1)[0][0]
     y, rate = soundfile.read(clip, dtype="int16")

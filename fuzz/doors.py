@@ -21,9 +21,9 @@ from melgenre.errors import MelgenreError
 def sound(folder, content, choice):
     import numpy as np
 
-    from melgenre.data.audio import audio_duration, cut_windows, load_audio
+    from melgenre.data.audio import audio_duration, iter_windows, load_audio
     from melgenre.data.mel_settings import MelSettings
-    from melgenre.features.images import load_clip
+    from melgenre.features.images import load_center
 
     song = folder / ("song.mp3", "song.wav", "s" * 251 + ".ogg")[choice % 3]
     song.write_bytes(content)
@@ -33,9 +33,9 @@ def sound(folder, content, choice):
         if read == 0:
             y = load_audio(recording, duration=31)
         elif read == 1:
-            y = load_clip(song, MelSettings(duration=2))
+            y = load_center(song, MelSettings(duration=2))
         elif read == 2:
-            y = np.concatenate([y for _, _, y in itertools.islice(cut_windows(recording, 3), 4)])
+            y = np.concatenate([y for _, _, y in itertools.islice(iter_windows(recording, 3), 4)])
         else:
             assert 0 <= audio_duration(recording) < float("inf")
             y = np.zeros(1)
@@ -71,24 +71,24 @@ def collection(folder, content, choice):
     load_collection(folder / "music.zip", data=folder / "data", progress=False)
 
 
-def picture(folder, content, choice):
-    from melgenre.data.mel_settings import check_picture
+def image(folder, content, choice):
+    from melgenre.data.mel_settings import check_image
 
     (folder / "jazz").mkdir()
     (folder / "jazz" / "a.png").write_bytes(content)
-    check_picture(folder / "jazz" / "a.png")
+    check_image(folder / "jazz" / "a.png")
 
 
 def settings(folder, content, choice):
     import numpy as np
 
     from melgenre.data.mel_settings import load_settings
-    from melgenre.features.melspectrogram import melspectrogram_picture
+    from melgenre.features.melspectrogram import melspectrogram_image
 
     (folder / "mel_settings.json").write_bytes(content)
     found = load_settings(folder)
-    picture = melspectrogram_picture(np.sin(np.arange(30_000, dtype=np.float32)), found)
-    assert picture.shape == (found.n_mels, found.columns)
+    image = melspectrogram_image(np.sin(np.arange(30_000, dtype=np.float32)), found)
+    assert image.shape == (found.n_mels, found.columns)
 
 
 def config(folder, content, choice):
@@ -124,7 +124,7 @@ def _model(folder, name, content, backend):
     (folder / name).write_bytes(content)
     classifier = GenreClassifier.load(folder, backend=backend)
     shape = (1, classifier.settings.n_mels, classifier.settings.columns)
-    classifier.judge_pictures(np.zeros(shape, np.uint8))
+    classifier.predict_images(np.zeros(shape, np.uint8))
 
 
 def results(folder, content, choice):
@@ -144,14 +144,14 @@ def results(folder, content, choice):
 def decisions(folder, content, choice):
     import pandas as pd
 
-    from melgenre.data.annotations import apply_decisions, keep_decision, load_decisions
+    from melgenre.data.annotations import apply_annotations, load_annotations, save_annotation
 
     (folder / "decisions.csv").write_bytes(content)
-    found = load_decisions(folder / "decisions.csv")
+    found = load_annotations(folder / "decisions.csv")
     tracks = pd.DataFrame({"track_id": ["rock/a", "jazz/b"], "genre": ["rock", "jazz"]})
-    apply_decisions(tracks, found)
-    keep_decision(folder / "decisions.csv", "rock/a", "rock", "fine")
-    assert len(load_decisions(folder / "decisions.csv"))
+    apply_annotations(tracks, found)
+    save_annotation(folder / "decisions.csv", "rock/a", "rock", "fine")
+    assert len(load_annotations(folder / "decisions.csv"))
 
 
 def songs(folder, content, choice):
@@ -187,7 +187,7 @@ DOORS = {
     "sound": (sound, seeds.sounds, mutators.mutate_sound),
     "archive": (archive, seeds.archives, mutators.mutate_archive),
     "collection": (collection, seeds.archives, mutators.mutate_archive),
-    "picture": (picture, seeds.pictures, mutators.mutate_png),
+    "image": (image, seeds.images, mutators.mutate_png),
     "settings": (settings, seeds.settings, mutators.mutate_json),
     "config": (config, seeds.configs, mutators.mutate_json),
     "onnx": (onnx, seeds.onnx, mutators.mutate_bytes),

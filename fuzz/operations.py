@@ -15,11 +15,11 @@ import onnx
 import pandas as pd
 import soundfile
 
-from melgenre.data.annotations import keep_decision, load_decisions
+from melgenre.data.annotations import load_annotations, save_annotation
 from melgenre.data.collection import find_tracks
 from melgenre.data.download import download, unpack
-from melgenre.data.mel_settings import MelSettings, check_picture
-from melgenre.evaluation.metrics import score
+from melgenre.data.mel_settings import MelSettings, check_image
+from melgenre.evaluation.metrics import evaluate
 from melgenre.evaluation.results import load_results, record_result
 from melgenre.features.images import extract_melspectrograms
 from melgenre.inference.batch import classify_folder
@@ -27,9 +27,9 @@ from melgenre.inference.batch import classify_folder
 # Imported before the operations are forked, so that a kill falls into the operation proper.
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
-from melgenre.training.cached_features import body_features
+from melgenre.training.cached_features import extract_features
 from melgenre.training.export import export_learner
-from melgenre.training.learner import fit, genre_learner, picture_dataloaders
+from melgenre.training.learner import fit, genre_learner, image_dataloaders
 
 GENRES = ["high", "low"]
 BODY = "squeezenet1_1"  # small: its export takes a second
@@ -75,23 +75,23 @@ def make_songs(folder, seconds=2, count=24):
         soundfile.write(song, tone + rng.normal(0, 0.01, t.size), 22050)
 
 
-def make_pictures(folder):
+def make_images(folder):
     make_songs(folder, count=12)
-    extract_melspectrograms(find_tracks(folder / "music"), folder / "pictures", progress=False)
+    extract_melspectrograms(find_tracks(folder / "music"), folder / "images", progress=False)
 
 
 def table():
-    tracks = extract_melspectrograms(find_tracks("music"), "pictures", progress=False)
+    tracks = extract_melspectrograms(find_tracks("music"), "images", progress=False)
     return tracks.assign(split=["train", "train", "valid"] * (len(tracks) // 3))
 
 
 def extraction():
-    return lambda: extract_melspectrograms(find_tracks("music"), "pictures", progress=False)
+    return lambda: extract_melspectrograms(find_tracks("music"), "images", progress=False)
 
 
-def check_pictures(folder):
-    for picture in (folder / "pictures").rglob("[!.]*.png"):
-        check_picture(picture)
+def check_images(folder):
+    for image in (folder / "images").rglob("[!.]*.png"):
+        check_image(image)
 
 
 def make_model(folder):
@@ -102,17 +102,17 @@ def make_model(folder):
     floats = onnx.TensorProto.FLOAT
     network = onnx.helper.make_graph(
         [
-            onnx.helper.make_node("ReduceMean", ["pictures"], ["strangeness"], axes=[1, 2],
+            onnx.helper.make_node("ReduceMean", ["images"], ["ood_score"], axes=[1, 2],
                                   keepdims=0),
-            onnx.helper.make_node("ReduceMean", ["pictures"], ["loud"], axes=[2], keepdims=0),
+            onnx.helper.make_node("ReduceMean", ["images"], ["loud"], axes=[2], keepdims=0),
             onnx.helper.make_node("MatMul", ["loud", "weights"], ["logits"]),
             onnx.helper.make_node("Softmax", ["logits"], ["probabilities"]),
         ],
         "small",
-        [onnx.helper.make_tensor_value_info("pictures", floats, shape)],
+        [onnx.helper.make_tensor_value_info("images", floats, shape)],
         [
             onnx.helper.make_tensor_value_info("probabilities", floats, ["batch", 2]),
-            onnx.helper.make_tensor_value_info("strangeness", floats, ["batch"]),
+            onnx.helper.make_tensor_value_info("ood_score", floats, ["batch"]),
         ],
         [onnx.numpy_helper.from_array(np.eye(128, 2, dtype=np.float32), "weights")],
     )  # fmt: skip
@@ -124,7 +124,7 @@ def make_model(folder):
     write_config(folder / "model", {
         "format_version": 4, "architecture": BODY, "body": "whole", "genres": GENRES,
         "mel_settings": settings.__dict__, "normalisation": {"mean": [0] * 3, "std": [1] * 3},
-        "calibration": {"temperature": 1.0, "strangest": None, "tracks": 2},
+        "calibration": {"temperature": 1.0, "ood_threshold": None, "tracks": 2},
         "training": {"weights": "none", "collection": "songs"}, "result": result,
     })  # fmt: skip
 
@@ -197,15 +197,17 @@ def check_unpacked(folder):
 def learner(genres=("high", "low"), seed=0):
     """A small untrained network, and what `export_learner` needs beside it."""
     tracks = table().replace({"genre": dict(zip(GENRES, genres, strict=True))})
-    learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False, seed=seed)
+    learn = genre_learner(
+        image_dataloaders(tracks), BODY, "smoke-test", pretrained=False, seed=seed
+    )
     predictions = tracks.assign(predicted=genres[0], **{f"p_{genre}": 0.5 for genre in genres})
     training = {"weights": "none", "seed": seed}
-    return learn, training, score(predictions, "random"), predictions
+    return learn, training, evaluate(predictions, "random"), predictions
 
 
 def make_older_model(folder):
     """A model of other genres, which the operation replaces."""
-    make_pictures(folder)
+    make_images(folder)
     here = os.getcwd()
     os.chdir(folder)
     learn, *rest = learner(genres=("alto", "bass"), seed=1)
@@ -270,28 +272,28 @@ def results_content(path):
 def deciding():
     def run():
         for number in range(60):
-            keep_decision("decisions.csv", f"track {number}", "jazz", "broken")
+            save_annotation("decisions.csv", f"track {number}", "jazz", "corrupted")
 
     return run
 
 
 def check_decisions(folder):
-    found = load_decisions(folder / "decisions.csv")["track_id"].tolist()
+    found = load_annotations(folder / "decisions.csv")["track_id"].tolist()
     assert found == [f"track {number}" for number in range(len(found))]
 
 
 def caching():
     tracks = table()
-    learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False)
+    learn = genre_learner(image_dataloaders(tracks), BODY, "smoke-test", pretrained=False)
     from melgenre.training import cached_features
 
     cached_features.KEPT_AT_ONCE = 2
-    return lambda: body_features(learn, tracks, "features")
+    return lambda: extract_features(learn, tracks, "features")
 
 
 def training():
     tracks = table()
-    learn = genre_learner(picture_dataloaders(tracks), BODY, "quick", pretrained=False)
+    learn = genre_learner(image_dataloaders(tracks), BODY, "smoke-test", pretrained=False)
     from melgenre.training import checkpoint
 
     checkpoint.SECONDS_BETWEEN = 0
@@ -310,13 +312,13 @@ def training_content(path):
 
 
 OPERATIONS = {
-    "extraction": Operation(extraction, make_songs, check_pictures),
+    "extraction": Operation(extraction, make_songs, check_images),
     "folder CSV": Operation(folder_csv, make_model),
     "download": Operation(downloading, check=check_download, serve=server),
     "unpack": Operation(unpacking, make_archive, check_unpacked),
     "export": Operation(exporting, make_older_model, check_model, model_content),
     "results": Operation(recording, check=check_results, content=results_content),
     "decisions": Operation(deciding, check=check_decisions),
-    "feature cache": Operation(caching, make_pictures),
-    "training": Operation(training, make_pictures, content=training_content),
+    "feature cache": Operation(caching, make_images),
+    "training": Operation(training, make_images, content=training_content),
 }

@@ -84,7 +84,7 @@ def archives():
 
 
 @cache
-def pictures():
+def images():
     from PIL import Image, PngImagePlugin
 
     noise = np.random.default_rng(0).integers(0, 256, (128, 387), np.uint8)
@@ -116,10 +116,10 @@ def tiny_config():
         "format_version": 3, "architecture": "resnet18", "body": "whole", "genres": GENRES,
         "mel_settings": MEL_SETTINGS,
         "normalisation": {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]},
-        "calibration": {"temperature": 1.2, "strangest": 3.5, "tracks": 70},
-        "training": {"recipe": "quick", "collection": "gtzan", "weights": "ImageNet", "seed": 0,
-                     "train_tracks": 700, "versions": {"torch": "2"}},
-        "result": {"protocol": "artists-apart", "accuracy": 0.8, "interval": [0.7, 0.9],
+        "calibration": {"temperature": 1.2, "ood_threshold": 3.5, "tracks": 70},
+        "training": {"recipe": "smoke-test", "collection": "gtzan", "weights": "ImageNet",
+                     "seed": 0, "train_tracks": 700, "versions": {"torch": "2"}},
+        "result": {"protocol": "artist-split", "accuracy": 0.8, "interval": [0.7, 0.9],
                    "tracks": 300},
     }  # fmt: skip
     return [json.dumps(whole, indent=2).encode()]
@@ -141,16 +141,16 @@ def onnx():
 
     weights = np.random.default_rng(0).normal(size=(8 * 21, 2)).astype(np.float32)
     nodes = [
-        helper.make_node("Flatten", ["pictures"], ["flat"], axis=1),
+        helper.make_node("Flatten", ["images"], ["flat"], axis=1),
         helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-        helper.make_node("ReduceMax", ["flat"], ["strangeness"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMax", ["flat"], ["ood_score"], axes=[1], keepdims=0),
     ]
-    ports = {"pictures": ["n", 8, 21], "probabilities": ["n", 2], "strangeness": ["n"]}
+    ports = {"images": ["n", 8, 21], "probabilities": ["n", 2], "ood_score": ["n"]}
     infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
              for name, shape in ports.items()}  # fmt: skip
     graph = helper.make_graph(
-        nodes, "tiny", [infos.pop("pictures")], list(infos.values()),
+        nodes, "tiny", [infos.pop("images")], list(infos.values()),
         [numpy_helper.from_array(weights, "weights")],
     )  # fmt: skip
     opset = [helper.make_opsetid("", 17)]
@@ -187,7 +187,7 @@ def safetensors():
 @cache
 def result_lines():
     run = {"date": "2026-01-01T00:00:00+00:00", "collection": "mine", "model": "resnet18",
-           "seed": 0, "recipe": "quick", "weights": "ImageNet", "protocol": "artists-apart",
+           "seed": 0, "recipe": "smoke-test", "weights": "ImageNet", "protocol": "artist-split",
            "tracks": 3, "accuracy": 2 / 3, "macro_f1": 0.6, "interval": [0.1, 0.9], "commit": "abc",
            "predictions": "a.csv"}  # fmt: skip
     return [_lines(run, run | {"seed": 1, "predictions": "b.csv"})]
@@ -207,7 +207,7 @@ def decisions():
 
 @cache
 def songs():
-    header = b"song,genre,p_jazz,p_rock,strangeness,error,modified,model\n"
+    header = b"song,genre,p_jazz,p_rock,ood_score,error,modified,model\n"
     return [header + b"a.wav,,,,,a.wav: empty,1-0,0123456789ab\n"
             b"b.wav,jazz,0.9,0.1,1.2,,1-5,0123456789ab\n"]  # fmt: skip
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from melgenre.data.gtzan import gtzan_facts
-from melgenre.evaluation.metrics import score
+from melgenre.data.gtzan import gtzan_metadata
+from melgenre.evaluation.metrics import evaluate
 from melgenre.evaluation.results import load_predictions, load_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +30,7 @@ def differences(folder, run):
     dict
         The quantity -> what the line has, what the predictions give.
     """
-    again = score(load_predictions(folder, pd.DataFrame([run])), run["protocol"])
+    again = evaluate(load_predictions(folder, pd.DataFrame([run])), run["protocol"])
     return {
         name: (run[name], again[name]) for name in COMPARED if not _same(run[name], again[name])
     }
@@ -49,7 +49,7 @@ def _same(recorded, computed):
 def unknown_tracks(folder, run):
     """Tracks of a run's predictions that GTZAN does not have, or has under another genre."""
     predictions = load_predictions(folder, pd.DataFrame([run]))
-    known = predictions["track_id"].map(gtzan_facts().set_index("track_id")["genre"])
+    known = predictions["track_id"].map(gtzan_metadata().set_index("track_id")["genre"])
     return predictions.loc[known != predictions["genre"], "track_id"].tolist()
 
 

@@ -8,20 +8,20 @@ import warnings
 from pathlib import Path
 
 from melgenre.data.collection import load_collection
-from melgenre.data.duplicates import find_recordings
-from melgenre.evaluation.metrics import describe_score
+from melgenre.data.duplicates import find_duplicates
+from melgenre.evaluation.metrics import format_score
 from melgenre.evaluation.results import RESULTS, load_results, record_result
 from melgenre.experiments import (
     BASELINES,
-    make_protocol,
+    apply_protocol,
     run_baseline,
     run_network,
-    run_texture_machine,
+    run_svm,
     vote,
 )
 from melgenre.features.descriptors import (
     DESCRIPTORS,
-    extract_descriptors,
+    compute_descriptors,
     find_descriptors,
     load_descriptors,
 )
@@ -29,15 +29,21 @@ from melgenre.features.images import extract_melspectrograms
 from melgenre.files import project_folder
 
 # The folds at random last: they take longest and say least.
-PROTOCOLS = ["fault-filtered", "fault-filtered+valid", "artist-3-fold", "random", "random-10-fold"]
+PROTOCOLS = [
+    "fault-filtered",
+    "fault-filtered-train+valid",
+    "artist-3-fold",
+    "random",
+    "random-10-fold",
+]
 NETWORKS = [
-    ("resnet34", "first-project"),
-    ("resnet50", "first-project"),
+    ("resnet34", "frozen-head"),
+    ("resnet50", "frozen-head"),
     ("resnet34", "texture"),
     ("resnet50", "texture"),
 ]
 MACHINE = "resnet34"
-VOTE = "vote of resnet34 and resnet50, texture"
+VOTE = "ensemble of resnet34 and resnet50, texture"
 VOTERS = ["resnet34, texture", "resnet50, texture"]
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,26 +57,26 @@ def main():
 
     tracks = load_collection()
     file = find_descriptors(tracks)
-    described = load_descriptors(file, tracks) if file else extract_descriptors(tracks)
+    described = load_descriptors(file, tracks) if file else compute_descriptors(tracks)
     X = described[list(DESCRIPTORS)].to_numpy()
-    pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
-    tracks = find_recordings(extract_melspectrograms(tracks, pictures))
+    images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
+    tracks = find_duplicates(extract_melspectrograms(tracks, images))
     done = finished(options.results)
 
     def run(model, seed, function, *arguments):
         made = function(*arguments, seed=seed)
         record_result(options.results, *made)
-        print(f"{model}, seed {seed}: {describe_score(made[1])}", flush=True)
+        print(f"{model}, seed {seed}: {format_score(made[1])}", flush=True)
 
     for protocol in PROTOCOLS:
         for seed in range(options.seeds):
-            split = make_protocol(tracks, protocol, seed)
+            split = apply_protocol(tracks, protocol, seed)
             for model, make in BASELINES.items():
                 if (model, protocol, seed) not in done:
                     run(model, seed, run_baseline, described, X, protocol, model, make)
             model = f"textures of {MACHINE} + SVM"
             if (model, protocol, seed) not in done:
-                run(model, seed, run_texture_machine, tracks, protocol, MACHINE)
+                run(model, seed, run_svm, tracks, protocol, MACHINE)
             for architecture, recipe in NETWORKS:
                 model = f"{architecture}, {recipe}"
                 if (model, protocol, seed) not in done:

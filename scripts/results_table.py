@@ -14,7 +14,7 @@ PROTOCOLS = {
     "random-10-fold": "random 10-fold",
     "artist-3-fold": "artists apart, 3-fold",
     "fault-filtered": "fault-filtered test",
-    "fault-filtered+valid": "the same, learned from train and valid",
+    "fault-filtered-train+valid": "the same, learned from train and valid",
 }
 
 

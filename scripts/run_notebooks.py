@@ -16,7 +16,7 @@ import nbformat
 import papermill
 
 from melgenre.data.collection import SYNTHETIC_WARNING, load_collection
-from melgenre.evaluation.metrics import describe_score
+from melgenre.evaluation.metrics import format_score
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS, RUNS, MODELS = ROOT / "notebooks", ROOT / "runs", ROOT / "models"
@@ -39,7 +39,7 @@ def main():
     synthetic = tracks["collection"].iloc[0] == "synthetic"
     given = {"COLLECTION": options.collection}
     if synthetic:
-        given["RECIPE"] = "quick"
+        given["RECIPE"] = "smoke-test"
     if options.in_place:
         os.environ["MELGENRE_RESULTS"] = "../results"  # as seen from the notebooks' folder
     else:
@@ -106,7 +106,7 @@ def report(seconds, synthetic, known, *, in_place):
     exported = ", ".join(sorted(file.parent.name for file in MODELS.glob("*/config.json")))
     print(f"Exported learners:  {MODELS.relative_to(ROOT)}/ ({exported or 'none yet'})")
     for run in map(json.loads, set(read_lines(results_file(in_place))) - set(known)):
-        print(f"Accuracy of {run['architecture']}, {run['recipe']}: {describe_score(run)}")
+        print(f"Accuracy of {run['architecture']}, {run['recipe']}: {format_score(run)}")
     if synthetic:
         print(f"\n{SYNTHETIC_WARNING}")
 

@@ -22,7 +22,7 @@ from melgenre.training.learner import (
     describe_training,
     fit,
     genre_learner,
-    picture_dataloaders,
+    image_dataloaders,
     predict_tracks,
 )
 
@@ -53,18 +53,18 @@ def music(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pictures(music, tmp_path_factory):
-    """The made-up music's table of tracks, with pictures and its artists kept apart."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(music, tmp_path_factory):
+    """The made-up music's table of tracks, with images and its artists kept apart."""
+    folder = tmp_path_factory.mktemp("images")
     tracks = extract_melspectrograms(find_tracks(music), folder, progress=False)
     return group_split(tracks)
 
 
 @pytest.fixture(scope="session")
-def learner(pictures):
+def learner(images):
     """A small network after one epoch: it knows little, but it runs."""
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:4])]
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:4])]
+    learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     # Predicting clears the recorder, so what it saw of the training is kept here.
@@ -75,7 +75,7 @@ def learner(pictures):
 @pytest.fixture(scope="session")
 def exported(learner, tmp_path_factory):
     """The folder of that network."""
-    result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
+    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
     training = describe_training(learner, learner.dls.items)
     predictions = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
     folder = tmp_path_factory.mktemp("models") / "small"
@@ -125,7 +125,7 @@ def messy_music(tmp_path_factory):
     """A folder of music as people have it, of four genres: `<genre>/<artist>/<album>/<song>`.
 
     36 made-up songs of 6 to 10 seconds, and one of five minutes: six formats, rates from 8 to
-    48 kHz, mono and stereo, cover pictures, names in many alphabets. Beside them three files that
+    48 kHz, mono and stereo, cover images, names in many alphabets. Beside them three files that
     are no songs: `cut off.mp3`, `empty.wav` and `text.mp3`.
     """
     pytest.importorskip("av", reason="m4a needs PyAV: pip install av")
@@ -171,14 +171,14 @@ def _write_messy(song, y, rate, cover):
 
 
 def cover_jpeg():
-    """The bytes of a cover picture."""
+    """The bytes of a cover image."""
     jpeg = io.BytesIO()
     Image.new("RGB", (64, 64), "teal").save(jpeg, format="JPEG")
     return jpeg.getvalue()
 
 
 def id3_cover():
-    """An ID3 tag that holds a cover picture, as it stands before the sound of an mp3."""
+    """An ID3 tag that holds a cover image, as it stands before the sound of an mp3."""
     content = b"\0image/jpeg\0\x03\0" + cover_jpeg()
     frame = b"APIC" + struct.pack(">I", len(content)) + b"\0\0" + content
     size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
@@ -195,15 +195,15 @@ def write_by_pyav(song, y, rate, *, cover=False, codec="aac"):
         stream = container.add_stream(codec, rate=rate, layout=layout)
         stream.bit_rate = 128_000
         if cover:
-            picture = container.add_stream("mjpeg", width=64, height=64)
-            picture.pix_fmt = "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
+            image = container.add_stream("mjpeg", width=64, height=64)
+            image.pix_fmt = "yuvj420p"
+            image.disposition = av.stream.Disposition.attached_pic
         samples = (y * 32767).astype(np.int16).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
         frame.sample_rate = rate
         if cover:
             packet = av.Packet(cover_jpeg())
-            packet.stream, packet.pts, packet.dts = picture, 0, 0
+            packet.stream, packet.pts, packet.dts = image, 0, 0
             container.mux(packet)
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)

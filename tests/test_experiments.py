@@ -7,12 +7,12 @@ from conftest import ROOT
 
 from melgenre.data.splits import SplitError
 from melgenre.evaluation.results import load_predictions, load_results
-from melgenre.experiments import compare_starts, vote
+from melgenre.experiments import compare_initialisations, vote
 
 sys.path.append(str(ROOT / "scripts"))
 import make_results  # noqa: E402
 
-VOTERS = ["resnet18, first-project", "resnet18, texture"]
+VOTERS = ["resnet18, frozen-head", "resnet18, texture"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def run_again(music, tmp_path_factory):
             patch.setenv("MELGENRE_DATA", str(music))
             patch.setattr(make_results, "PROTOCOLS", ["random"])
             patch.setattr(make_results, "MACHINE", "resnet18")
-            patch.setattr(make_results, "NETWORKS", [("resnet18", "first-project"),
+            patch.setattr(make_results, "NETWORKS", [("resnet18", "frozen-head"),
                                                      ("resnet18", "texture")])  # fmt: skip
             patch.setattr(make_results, "VOTERS", VOTERS)
             patch.setattr(sys, "argv", ["make_results.py", "--seeds", "1", "--results", "results"])
@@ -53,14 +53,14 @@ def test_every_model_is_run_once_and_a_vote_is_made_of_what_was_kept(run_again):
     assert (again["date"] == runs["date"]).drop(make_results.VOTE).all()
 
 
-def test_a_vote_of_models_that_were_not_run_is_refused(run_again, pictures):
+def test_a_vote_of_models_that_were_not_run_is_refused(run_again, images):
     results = run_again()
     with pytest.raises(ValueError, match="No vote without resnet99.*random with seed 0"):
-        vote(results, "vote", ["resnet99", "resnet18, texture"], "random", pictures)
+        vote(results, "vote", ["resnet99", "resnet18, texture"], "random", images)
 
 
 @pytest.mark.parametrize("folds", [None, 1, 2])
-def test_starts_are_not_compared_on_a_small_collection(pictures, folds):
-    tracks = pictures if folds is None else pictures.assign(artist_fold=folds)
+def test_starts_are_not_compared_on_a_small_collection(images, folds):
+    tracks = images if folds is None else images.assign(artist_fold=folds)
     with pytest.raises(SplitError, match="Too few tracks to compare starts"):
-        compare_starts(tracks, tracks)
+        compare_initialisations(tracks, tracks)

@@ -7,16 +7,16 @@ from .confusion.browser import (
     plot_confusion_matrix as plot_confusion_matrix,
 )
 from .data.annotations import (
-    DecisionError as DecisionError,
+    AnnotationError as AnnotationError,
 )
 from .data.annotations import (
-    apply_decisions as apply_decisions,
+    apply_annotations as apply_annotations,
 )
 from .data.annotations import (
-    keep_decision as keep_decision,
+    load_annotations as load_annotations,
 )
 from .data.annotations import (
-    load_decisions as load_decisions,
+    save_annotation as save_annotation,
 )
 from .data.audio import (
     SAMPLE_RATE as SAMPLE_RATE,
@@ -28,7 +28,7 @@ from .data.audio import (
     audio_duration as audio_duration,
 )
 from .data.audio import (
-    cut_windows as cut_windows,
+    iter_windows as iter_windows,
 )
 from .data.audio import (
     load_audio as load_audio,
@@ -58,22 +58,22 @@ from .data.download import (
     unpack as unpack,
 )
 from .data.duplicates import (
-    find_recordings as find_recordings,
+    find_duplicates as find_duplicates,
 )
 from .data.gtzan import (
-    gtzan_facts as gtzan_facts,
+    gtzan_metadata as gtzan_metadata,
 )
 from .data.gtzan import (
     verify_gtzan as verify_gtzan,
 )
 from .data.mel_settings import (
+    ImageError as ImageError,
+)
+from .data.mel_settings import (
     MelSettings as MelSettings,
 )
 from .data.mel_settings import (
-    PictureError as PictureError,
-)
-from .data.mel_settings import (
-    check_picture as check_picture,
+    check_image as check_image,
 )
 from .data.splits import (
     PROTOCOLS as PROTOCOLS,
@@ -85,9 +85,6 @@ from .data.splits import (
     describe_leaks as describe_leaks,
 )
 from .data.splits import (
-    each_split as each_split,
-)
-from .data.splits import (
     find_leaks as find_leaks,
 )
 from .data.splits import (
@@ -95,6 +92,9 @@ from .data.splits import (
 )
 from .data.splits import (
     held_out as held_out,
+)
+from .data.splits import (
+    iter_folds as iter_folds,
 )
 from .data.splits import (
     protocols_for as protocols_for,
@@ -110,22 +110,22 @@ from .evaluation.metrics import (
     EvaluationError as EvaluationError,
 )
 from .evaluation.metrics import (
-    accuracy_interval as accuracy_interval,
+    bootstrap_ci as bootstrap_ci,
 )
 from .evaluation.metrics import (
-    compare as compare,
+    confusion_matrix as confusion_matrix,
 )
 from .evaluation.metrics import (
-    confusion_counts as confusion_counts,
+    evaluate as evaluate,
 )
 from .evaluation.metrics import (
-    describe_score as describe_score,
+    format_score as format_score,
+)
+from .evaluation.metrics import (
+    paired_permutation_test as paired_permutation_test,
 )
 from .evaluation.metrics import (
     recall_by_genre as recall_by_genre,
-)
-from .evaluation.metrics import (
-    score as score,
 )
 from .evaluation.results import (
     ResultsError as ResultsError,
@@ -149,10 +149,10 @@ from .experiments import (
     BASELINES as BASELINES,
 )
 from .experiments import (
-    compare_starts as compare_starts,
+    apply_protocol as apply_protocol,
 )
 from .experiments import (
-    make_protocol as make_protocol,
+    compare_initialisations as compare_initialisations,
 )
 from .experiments import (
     run_baseline as run_baseline,
@@ -164,7 +164,7 @@ from .features.descriptors import (
     DESCRIPTORS as DESCRIPTORS,
 )
 from .features.descriptors import (
-    extract_descriptors as extract_descriptors,
+    compute_descriptors as compute_descriptors,
 )
 from .features.descriptors import (
     find_descriptors as find_descriptors,
@@ -176,13 +176,13 @@ from .features.images import (
     extract_melspectrograms as extract_melspectrograms,
 )
 from .features.images import (
-    load_clip as load_clip,
+    load_center as load_center,
 )
 from .features.melspectrogram import (
-    mel_decibels as mel_decibels,
+    log_melspectrogram as log_melspectrogram,
 )
 from .features.melspectrogram import (
-    melspectrogram_picture as melspectrogram_picture,
+    melspectrogram_image as melspectrogram_image,
 )
 from .files import (
     project_folder as project_folder,
@@ -191,10 +191,10 @@ from .inference.batch import (
     classify_folder as classify_folder,
 )
 from .inference.classifier import (
-    Answer as Answer,
+    GenreClassifier as GenreClassifier,
 )
 from .inference.classifier import (
-    GenreClassifier as GenreClassifier,
+    Prediction as Prediction,
 )
 from .inference.model_folder import (
     ModelError as ModelError,
@@ -233,7 +233,7 @@ from .training.learner import (
     genre_learner as genre_learner,
 )
 from .training.learner import (
-    picture_dataloaders as picture_dataloaders,
+    image_dataloaders as image_dataloaders,
 )
 from .training.learner import (
     predict_tracks as predict_tracks,

@@ -65,28 +65,28 @@ def predict(
     Prints a line a song: genre, probability, file. A genre "unsure" means that the recording is
     unlike anything the model learned from. Ends with 3 if some recordings could not be used.
     """
-    from .inference.batch import classify_folder, find_songs
+    from .inference.batch import classify_folder, find_audio_files
     from .inference.classifier import UNSURE, GenreClassifier
 
     with _sentences():
         songs, failed = [], []
         for one in recordings:
             try:
-                songs += find_songs(one) if one.is_dir() else [one]
+                songs += find_audio_files(one) if one.is_dir() else [one]
             except FileNotFoundError as error:
                 failed.append(str(error))
         classifier = GenreClassifier.load(model)
         table = classify_folder(classifier, songs, csv, progress=not quiet and sys.stderr.isatty())
     broken = table["error"] != ""
     for row in table[~broken].to_dict("records"):
-        chances = {genre: row[f"p_{genre}"] for genre in classifier.genres}
+        probabilities = {genre: row[f"p_{genre}"] for genre in classifier.genres}
         if as_json:
-            line = {"song": row["song"], "genre": row["genre"], "probabilities": chances,
+            line = {"song": row["song"], "genre": row["genre"], "probabilities": probabilities,
                     "caveats": classifier.caveats}  # fmt: skip
             text = json.dumps(line, ensure_ascii=False)
             print(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
         else:
-            chance = "" if row["genre"] == UNSURE else f"{max(chances.values()):.0%}"
+            chance = "" if row["genre"] == UNSURE else f"{max(probabilities.values()):.0%}"
             print(escape_control(f"{row['genre']:12} {chance:>5}  {row['song']}"))
     failed += table.loc[broken, "error"].tolist()
     for sentence in [*failed, *classifier.caveats]:
@@ -100,7 +100,7 @@ def predict(
 @app.command()
 def extract(
     folder: Annotated[Path, typer.Argument(help="Music in <genre>/<song>.mp3.")],
-    pictures: Annotated[Path, typer.Argument(help="Where the mel-spectrograms go.")],
+    images: Annotated[Path, typer.Argument(help="Where the mel-spectrograms go.")],
     quiet: Quiet = False,
 ):
     """Turn a folder of music into mel-spectrograms, one PNG a song.
@@ -112,8 +112,8 @@ def extract(
 
     with _sentences():
         tracks = find_tracks(folder)
-        made = extract_melspectrograms(tracks.assign(picture=None), pictures, progress=not quiet)
-    print(f"{len(made)} of {len(tracks)} songs have a picture in {pictures}.")
+        made = extract_melspectrograms(tracks.assign(image=None), images, progress=not quiet)
+    print(f"{len(made)} of {len(tracks)} songs have an image in {images}.")
     if len(made) < len(tracks):
         raise typer.Exit(SOME_FAILED)
 
@@ -124,7 +124,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Where the model goes.")] = Path("models/mine"),
     architecture: Annotated[str, typer.Option(help="As torchvision names it.")] = "resnet34",
     recipe: Annotated[
-        str, typer.Option(help="texture, first-project, fine-tune or quick.")
+        str, typer.Option(help="texture, frozen-head, fine-tune or smoke-test.")
     ] = "texture",
     seed: Annotated[int, typer.Option(help="Of the head and the split.")] = 0,
     quiet: Quiet = False,
@@ -138,8 +138,8 @@ def train(
 
     from .data.collection import load_collection
     from .data.splits import held_out, protocols_for
-    from .evaluation.metrics import describe_score, score
-    from .experiments import make_protocol
+    from .evaluation.metrics import evaluate, format_score
+    from .experiments import apply_protocol
     from .features.images import extract_melspectrograms
     from .files import project_folder
     from .inference.model_folder import check_replaceable
@@ -149,7 +149,7 @@ def train(
         describe_training,
         fit,
         genre_learner,
-        picture_dataloaders,
+        image_dataloaders,
         predict_tracks,
     )
 
@@ -158,21 +158,21 @@ def train(
             raise MelgenreError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
         check_replaceable(out)  # before hours of training
         tracks = load_collection(folder, progress=not quiet)
-        pictures = project_folder() / "data" / "pictures" / tracks["collection"].iloc[0]
-        tracks = extract_melspectrograms(tracks, pictures, progress=not quiet)
+        images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
+        tracks = extract_melspectrograms(tracks, images, progress=not quiet)
         protocol = protocols_for(tracks)[-1]
-        split = make_protocol(tracks, protocol, seed)
-        learn = genre_learner(picture_dataloaders(split), architecture, recipe, seed=seed)
+        split = apply_protocol(tracks, protocol, seed)
+        learn = genre_learner(image_dataloaders(split), architecture, recipe, seed=seed)
         # fastai's own bar would fill the file that the output may go to.
         logging = contextmanager(replacing_yield)
         with learn.no_bar(), logging(learn, "logger", noop if quiet else _print_epoch):
             fit(learn)
             predictions = predict_tracks(learn, held_out(split))
-        result = score(predictions, protocol, split=split)
+        result = evaluate(predictions, protocol, split=split)
         export_learner(learn, out, describe_training(learn, split), result, predictions)
     print(f"Genres:   {', '.join(learn.dls.vocab)}")
     print(f"Split:    {protocol}, {len(learn.dls.train_ds)} tracks to learn from")
-    print(f"Accuracy: {describe_score(result)}")
+    print(f"Accuracy: {format_score(result)}")
     print(_worth(result))
     print(f"Exported to {out}: melgenre predict --model {out} SONG")
 

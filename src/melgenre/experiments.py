@@ -10,19 +10,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from .data.splits import PROTOCOLS, SplitError, each_split, held_out
-from .evaluation.metrics import score
+from .data.splits import PROTOCOLS, SplitError, held_out, iter_folds
+from .evaluation.metrics import evaluate
 from .evaluation.provenance import package_versions
 from .evaluation.results import ResultsError, load_predictions, load_results
 from .training.baselines import LogisticRegression, NeuralNetwork
-from .training.cached_features import body_features, feature_folder
+from .training.cached_features import extract_features, features_cache
 from .training.export import export_learner
 from .training.learner import (
     describe_training,
     discard_checkpoint,
     fit,
     genre_learner,
-    picture_dataloaders,
+    image_dataloaders,
     predict_tracks,
 )
 from .training.transfer import transfer_learner
@@ -35,9 +35,9 @@ BASELINES = {
 """Models of the 28 descriptors: a seed -> something with scikit-learn's `fit` and `predict`."""
 
 
-def make_protocol(tracks, protocol, seed=0):
+def apply_protocol(tracks, protocol, seed=0):
     """The tracks split by a protocol's name; the seed only changes those that are drawn."""
-    drawn = {"seed": seed} if protocol in ("random", "random-10-fold", "artists-apart") else {}
+    drawn = {"seed": seed} if protocol in ("random", "random-10-fold", "artist-split") else {}
     return PROTOCOLS[protocol](tracks, **drawn)
 
 
@@ -47,7 +47,7 @@ def run_network(tracks, protocol, architecture, recipe, *, seed=0):
     Parameters
     ----------
     tracks : pd.DataFrame
-        With `picture` and `genre`.
+        With `image` and `genre`.
     protocol : str
         A name in `melgenre.data.splits.PROTOCOLS`.
     architecture, recipe : str
@@ -60,20 +60,20 @@ def run_network(tracks, protocol, architecture, recipe, *, seed=0):
     training : dict
         Of `melgenre.training.learner.describe_training`; `seconds` of all folds.
     result : dict
-        Of `melgenre.evaluation.metrics.score`.
+        Of `melgenre.evaluation.metrics.evaluate`.
     predictions : pd.DataFrame
         Of every track that was judged.
     """
-    split = make_protocol(tracks, protocol, seed)
+    split = apply_protocol(tracks, protocol, seed)
     judged, seconds = [], 0
-    for one in each_split(split):
-        learn = _train(genre_learner(picture_dataloaders(one), architecture, recipe, seed=seed))
+    for one in iter_folds(split):
+        learn = _train(genre_learner(image_dataloaders(one), architecture, recipe, seed=seed))
         seconds += learn.seconds
         judged.append(predict_tracks(learn, held_out(one)))
         training = describe_training(learn, one)
         discard_checkpoint(learn)
     predictions = pd.concat(judged, ignore_index=True)
-    result = score(predictions, protocol, split=split)
+    result = evaluate(predictions, protocol, split=split)
     return {**training, "seconds": round(seconds, 1)}, result, predictions
 
 
@@ -103,9 +103,9 @@ def run_baseline(tracks, features, protocol, model, make, *, seed=0):
         As for `run_network`; without probabilities where the model has none.
     """
     features = np.asarray(features)
-    split = make_protocol(tracks, protocol, seed)
+    split = apply_protocol(tracks, protocol, seed)
     judged, started = [], time.perf_counter()
-    for one in each_split(split.assign(row=range(len(split)))):
+    for one in iter_folds(split.assign(row=range(len(split)))):
         learned, asked = one[one["split"] == "train"], held_out(one)
         machine = make(seed)
         machine.fit(features[learned["row"]], learned["genre"].to_numpy())
@@ -122,10 +122,10 @@ def run_baseline(tracks, features, protocol, model, make, *, seed=0):
         "collection": str(tracks["collection"].iloc[0]), "train_tracks": len(learned),
         "device": "cpu", "versions": package_versions(),
     }  # fmt: skip
-    return training, score(predictions, protocol, split=split), predictions
+    return training, evaluate(predictions, protocol, split=split), predictions
 
 
-def run_texture_machine(tracks, protocol, architecture, *, seed=0):
+def run_svm(tracks, protocol, architecture, *, seed=0):
     """A support-vector machine on the textures that the recipe `texture` gives its head.
 
     Parameters
@@ -140,9 +140,9 @@ def run_texture_machine(tracks, protocol, architecture, *, seed=0):
     training, result, predictions
         As for `run_network`.
     """
-    any_split = make_protocol(tracks, "random")
-    learn = genre_learner(picture_dataloaders(any_split), architecture, "texture")
-    features = body_features(learn, tracks, feature_folder())
+    any_split = apply_protocol(tracks, "random")
+    learn = genre_learner(image_dataloaders(any_split), architecture, "texture")
+    features = extract_features(learn, tracks, features_cache())
     model = f"textures of {architecture} + SVM"
 
     def make(seed):
@@ -200,10 +200,10 @@ def vote(folder, name, models, protocol, split, *, seed=0):
         "weights": "; ".join(runs["weights"].unique()),
         "seconds": round(float(runs["seconds"].sum()), 1),
     }  # fmt: skip
-    return training, score(predictions, protocol, split=split), predictions
+    return training, evaluate(predictions, protocol, split=split), predictions
 
 
-def compare_starts(first, second, *, clips=(2, 5, 20), seeds=3):
+def compare_initialisations(first, second, *, clips=(2, 5, 20), seeds=3):
     """Does it help to start from a model of ours, where there are few clips to learn from?
 
     A model learns all of `first`. Then a learner that starts from it, and one that starts from
@@ -212,7 +212,7 @@ def compare_starts(first, second, *, clips=(2, 5, 20), seeds=3):
     Parameters
     ----------
     first, second : pd.DataFrame
-        With `picture`, `genre` and `artist_fold`; `first` has no artist of `second`'s folds 2, 3.
+        With `image`, `genre` and `artist_fold`; `first` has no artist of `second`'s folds 2, 3.
     clips : tuple of int
         How many of each genre are learned from; numbers that the collection is too small for are
         left out.
@@ -242,16 +242,16 @@ def compare_starts(first, second, *, clips=(2, 5, 20), seeds=3):
         )
     watched = first.groupby("genre").sample(watched_clips, random_state=0).index
     split = first.assign(split=np.where(first.index.isin(watched), "valid", "train"))
-    learn = _train(genre_learner(picture_dataloaders(split)))
+    learn = _train(genre_learner(image_dataloaders(split)))
     predictions = predict_tracks(learn, held_out(split))
     judged, pool = judged.assign(split="valid"), pool.assign(split="train")
     rows = []
     with tempfile.TemporaryDirectory() as model:
         export_learner(learn, model, describe_training(learn, split),
-                       score(predictions, "watched"), predictions)  # fmt: skip
+                       evaluate(predictions, "watched"), predictions)  # fmt: skip
         for n, seed in itertools.product(clips, range(seeds)):
             few = pool.groupby("genre").sample(n, random_state=seed)
-            dls = picture_dataloaders(pd.concat([few, judged], ignore_index=True))
+            dls = image_dataloaders(pd.concat([few, judged], ignore_index=True))
             for start, learn in {
                 "from ImageNet": genre_learner(dls, seed=seed),
                 "from the model": transfer_learner(dls, model, seed=seed),

@@ -28,10 +28,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ArchitectureError(MelgenreError, ValueError):
-    """An architecture that is unknown or does not take our pictures."""
+    """An architecture that is unknown or does not take our images."""
 
 
-def find_architecture(name):
+def get_architecture(name):
     """What fastai's `vision_learner` wants for a name: torchvision's function, or timm's name.
 
     Parameters
@@ -60,11 +60,11 @@ def find_architecture(name):
     )
 
 
-class TextureBody(nn.Module):
+class TextureBackbone(nn.Module):
     """A network cut early, that says what a clip's texture is in each zone of frequency.
 
     The last layers of a network for photographs look for objects; genre is in the layers before
-    them. Two of these are used: those at a quarter of the picture's size, and, of the picture made
+    them. Two of these are used: those at a quarter of the image's size, and, of the image made
     twice as large, those at an eighth. Of each feature map the mean and the standard deviation
     over time are kept, in 16 zones from high to low: what it sounds like, not when.
 
@@ -86,7 +86,7 @@ class TextureBody(nn.Module):
             for child in model.children()
             for layer in (child if isinstance(child, nn.Sequential) else [child])
         ]
-        ends = {}  # how often the picture was halved -> number of layers until then
+        ends = {}  # how often the image was halved -> number of layers until then
         x, model = torch.zeros(1, 3, 64, 64), model.eval()
         with torch.no_grad():
             for number, layer in enumerate(layers, start=1):
@@ -95,12 +95,12 @@ class TextureBody(nn.Module):
                     break
                 ends[64 // x.shape[-1]] = number
         if not {4, 8} <= ends.keys():
-            raise ArchitectureError("has no layers at a quarter and an eighth of the picture")
+            raise ArchitectureError("has no layers at a quarter and an eighth of the image")
         self.fine = nn.Sequential(*layers[: ends[4]])
         self.coarse = nn.Sequential(*layers[ends[4] : ends[8]])
 
     def forward(self, x):
-        """Pictures [shape=(batch, 3, n_mels, columns)] -> textures [shape=(batch, d)]."""
+        """Images [shape=(batch, 3, n_mels, columns)] -> textures [shape=(batch, d)]."""
         doubled = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         maps = self.fine(x), self.coarse(self.fine(doubled))
         return torch.cat([self._statistics(one.float()) for one in maps], dim=1)
@@ -112,7 +112,7 @@ class TextureBody(nn.Module):
         return torch.cat([mean, spread], dim=1).flatten(1)
 
 
-def judge_features(head, features):
+def head_with_ood_score(head, features):
     """What a fastai head makes of the body's features, and how strange these are to it.
 
     Parameters
@@ -124,27 +124,27 @@ def judge_features(head, features):
     Returns
     -------
     logits : torch.Tensor [shape=(batch, n_genres)]
-    strangeness : torch.Tensor [shape=(batch,)]
+    ood_score : torch.Tensor [shape=(batch,)]
         Root mean square of the standardised features: about 1 for what it learned from.
     """
-    strangeness, x = None, features
+    ood_score, x = None, features
     for layer in head:
-        if strangeness is None and isinstance(layer, nn.BatchNorm1d):
+        if ood_score is None and isinstance(layer, nn.BatchNorm1d):
             standard = (x - layer.running_mean) / (layer.running_var + layer.eps).sqrt()
-            strangeness = standard.square().mean(dim=1).sqrt()
+            ood_score = standard.square().mean(dim=1).sqrt()
         x = layer(x)
-    return x, strangeness
+    return x, ood_score
 
 
-class PictureClassifier(nn.Module):
-    """A network as it is used: grey pictures in, probabilities and strangeness out.
+class ImageClassifier(nn.Module):
+    """A network as it is used: grey images in, probabilities and ood_score out.
 
     Parameters
     ----------
     network : torch.nn.Sequential
         Of `build_network`: a body and a head.
     mean, std : sequence of float
-        Of the three channels, which all are the picture.
+        Of the three channels, which all are the image.
     """
 
     def __init__(self, network, mean, std):
@@ -153,12 +153,12 @@ class PictureClassifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
-    def forward(self, pictures):
-        """Pictures [shape=(batch, n_mels, columns)] between 0 and 1 -> (batch, n), (batch,)."""
-        logits, strangeness = judge_features(
-            self.head, self.body((pictures[:, None] - self.mean) / self.std)
+    def forward(self, images):
+        """Images [shape=(batch, n_mels, columns)] between 0 and 1 -> (batch, n), (batch,)."""
+        logits, ood_score = head_with_ood_score(
+            self.head, self.body((images[:, None] - self.mean) / self.std)
         )
-        return logits.softmax(dim=1), strangeness
+        return logits.softmax(dim=1), ood_score
 
 
 def build_network(name, n_genres, body="whole", *, pretrained=False):
@@ -167,10 +167,10 @@ def build_network(name, n_genres, body="whole", *, pretrained=False):
     Parameters
     ----------
     name : str
-        As for `find_architecture`.
+        As for `get_architecture`.
     n_genres : int
     body : str
-        `"whole"`: all layers but the last, pooled as fastai does; `"texture"`: `TextureBody`,
+        `"whole"`: all layers but the last, pooled as fastai does; `"texture"`: `TextureBackbone`,
         under fastai's own head.
     pretrained : bool
         With ImageNet weights, downloaded once.
@@ -178,19 +178,19 @@ def build_network(name, n_genres, body="whole", *, pretrained=False):
     Returns
     -------
     torch.nn.Module
-        Pictures [shape=(batch, 3, n_mels, columns)] -> logits [shape=(batch, n_genres)].
+        Images [shape=(batch, 3, n_mels, columns)] -> logits [shape=(batch, n_genres)].
 
     Raises
     ------
     ArchitectureError
         If the name is unknown, or the network cannot be cut for textures.
     """
-    architecture = find_architecture(name)
+    architecture = get_architecture(name)
     if body == "texture":
         width = _texture_width(name)
         head = create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
         return create_vision_model(
-            architecture, n_genres, pretrained=pretrained, cut=TextureBody, custom_head=head
+            architecture, n_genres, pretrained=pretrained, cut=TextureBackbone, custom_head=head
         )
     if isinstance(architecture, str):
         return create_timm_model(architecture, n_genres, default_split, pretrained=pretrained)[0]
@@ -198,12 +198,12 @@ def build_network(name, n_genres, body="whole", *, pretrained=False):
 
 
 def _texture_width(name):
-    """How many numbers a `TextureBody` of this architecture says of a picture."""
-    architecture = find_architecture(name)
+    """How many numbers a `TextureBackbone` of this architecture says of an image."""
+    architecture = get_architecture(name)
     try:
         if isinstance(architecture, str):
             raise ArchitectureError("it is timm's, and this is for torchvision's")
-        body = TextureBody(architecture(weights=None))
+        body = TextureBackbone(architecture(weights=None))
         with torch.no_grad():
             return body(torch.zeros(1, 3, 128, 64)).shape[1]
     except Exception as error:  # a foreign network fails in its own way
@@ -213,20 +213,20 @@ def _texture_width(name):
         ) from error
 
 
-def check_takes_pictures(name, network, height, width):
-    """Raise `ArchitectureError` if the network does not take pictures of this size."""
+def check_input_size(name, network, height, width):
+    """Raise `ArchitectureError` if the network does not take images of this size."""
     device = next(network.parameters()).device
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, height, width, device=device))
     except Exception as error:
         raise ArchitectureError(
-            f"{name} does not take pictures of {height} x {width} ({str(error).splitlines()[0]}). "
+            f"{name} does not take images of {height} x {width} ({str(error).splitlines()[0]}). "
             "Choose a convolutional network, such as resnet34 or efficientnet_b0."
         ) from error
 
 
-def describe_imagenet_weights(name):
+def weights_source(name):
     """Which ImageNet weights a pretrained learner starts from, told from the file itself.
 
     torchvision names its files by the first digits of their SHA-256, so weights that are not
@@ -235,13 +235,13 @@ def describe_imagenet_weights(name):
     Parameters
     ----------
     name : str
-        As for `find_architecture`; its weights are on the disk.
+        As for `get_architecture`; its weights are on the disk.
 
     Returns
     -------
     str
     """
-    architecture = find_architecture(name)
+    architecture = get_architecture(name)
     if isinstance(architecture, str):
         return f"timm {timm.models.get_pretrained_cfg(name).hf_hub_id or name}"
     weights = torchvision.models.get_model_weights(name)
@@ -253,4 +253,4 @@ def describe_imagenet_weights(name):
     promised = re.search(r"-([0-9a-f]{8})\.", file.name)
     if promised and digest.startswith(promised[1]):
         return f"torchvision {weights.__name__}.{chosen.name}"
-    return f"stand-in for torchvision {weights.__name__}.{chosen.name} (sha256 {digest[:8]})"
+    return f"substitute for torchvision {weights.__name__}.{chosen.name} (sha256 {digest[:8]})"

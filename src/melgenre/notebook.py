@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import MelgenreError
 
 DRIVE_PROMPT = (
-    "Colab will ask for access to your Google Drive. The music, the pictures and the models are "
+    "Colab will ask for access to your Google Drive. The music, the images and the models are "
     "kept there, in the folder melgenre, so that the next notebook neither downloads nor draws "
     "them again. Everything works without it, too."
 )

@@ -2,11 +2,11 @@
 
 import os
 
-FEW = 8
+MIN_PARALLEL = 8
 """Below so many calls, starting worker processes takes longer than the work."""
 
 
-def on_all_cores(function, calls, *, desc, unit, progress=True):
+def parallel_map(function, calls, *, desc, unit, progress=True):
     """Call a function many times, on all cores.
 
     Parameters
@@ -28,7 +28,7 @@ def on_all_cores(function, calls, *, desc, unit, progress=True):
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
-    workers = Parallel(n_jobs=1 if len(calls) <= FEW else -1, return_as="generator")
+    workers = Parallel(n_jobs=1 if len(calls) <= MIN_PARALLEL else -1, return_as="generator")
     jobs = workers(delayed(_call)(os.getcwd(), function, arguments) for arguments in calls)
     yield from tqdm(jobs, total=len(calls), desc=desc, unit=unit, disable=not (progress and calls))
 

@@ -112,7 +112,7 @@ def test_prediction_sends_nothing(watched, exported, write_song, tmp_path):
 def test_extraction_sends_nothing(watched, write_song, tmp_path):
     for number in range(10):  # so many that processes share them
         write_song(tmp_path / "music" / "jazz" / f"{number}.wav")
-    said = watched.run("-m", "melgenre", "extract", tmp_path / "music", tmp_path / "pictures")
+    said = watched.run("-m", "melgenre", "extract", tmp_path / "music", tmp_path / "images")
     assert said.startswith("10 of 10 songs")
 
 
@@ -131,7 +131,7 @@ def test_the_page_sends_nothing(watched, exported, write_song, tmp_path):
             path = json.loads(
                 visitor.upload("a.wav", write_song(tmp_path / "a.wav").read_bytes())[1]
             )
-            assert "<meter" in visitor.judge(path[0])
+            assert "<meter" in visitor.predict_proba(path[0])
             time.sleep(12)  # ONNX Runtime would report only after some seconds
         finally:
             for server in psutil.Process(traced.pid).children():

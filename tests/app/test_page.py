@@ -26,7 +26,7 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from melgenre.app.worker import judge_recording
+from melgenre.app.worker import analyse_recording
 from melgenre.data.audio import AudioError
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import write_config
@@ -237,7 +237,7 @@ def test_a_song_is_answered_seen_and_heard(page, server, exported, write_song, t
     answer = GenreClassifier.load(exported).predict(song)
     said = (
         "unsure: unlike anything"
-        if answer.unsure
+        if answer.is_ood
         else f"{answer.genre}, {answer[answer.genre]:.0%}"
     )
     assert words.startswith(f"Böse Песня 'x'.wav: {said}")
@@ -245,12 +245,12 @@ def test_a_song_is_answered_seen_and_heard(page, server, exported, write_song, t
     assert [row.split("\t")[0] for row in rows] == list(answer)
     assert server.uploads() == []
 
-    # The picture is as long as the song: a click into its middle plays from there.
+    # The image is as long as the song: a click into its middle plays from there.
     slider = page.get_by_label("Hear from second")
     assert float(slider.get_attribute("max")) == pytest.approx(50, abs=0.1)
-    picture, audio = page.get_by_alt_text("The genres along the recording"), "#melgenre-song audio"
-    box, track = picture.bounding_box(), slider.bounding_box()
-    picture.click(position={"x": track["x"] + track["width"] / 2 - box["x"], "y": 40})
+    image, audio = page.get_by_alt_text("The genres along the recording"), "#melgenre-song audio"
+    box, track = image.bounding_box(), slider.bounding_box()
+    image.click(position={"x": track["x"] + track["width"] / 2 - box["x"], "y": 40})
     page.wait_for_function(f"document.querySelector('{audio}').currentTime > 25.2")
     assert page.locator(audio).evaluate("audio => audio.currentTime") < 30
     assert page.locator(audio).evaluate("audio => !audio.paused")
@@ -347,12 +347,12 @@ def test_nothing_else_of_the_disk_or_the_net_can_be_asked_for(server, exported):
         server.folder / "secret.txt",
         "https://example.com/a.wav",
     ]:
-        text = server.judge(path)
+        text = server.predict_proba(path)
         assert "config.json:" not in text and "Traceback" not in text
         assert "There is no recording here" in text, text
     assert (exported / "config.json").exists() and (server.folder / "secret.txt").exists()
-    assert "not readable" in server.judge(mine)
-    assert "There is no recording here" in server.judge(mine)
+    assert "not readable" in server.predict_proba(mine)
+    assert "There is no recording here" in server.predict_proba(mine)
     assert server.uploads() == []
 
 
@@ -367,18 +367,20 @@ def test_more_requests_than_may_wait_are_turned_away(server, write_song, tmp_pat
     assert len(server.uploads()) == 14 - len(accepted)
     for file in server.uploads():  # the server itself forgets them later
         file.unlink()
-    assert "process_completed" in server.judge(json.loads(server.upload("a.ogg", song)[1])[0])
+    assert "process_completed" in server.predict_proba(
+        json.loads(server.upload("a.ogg", song)[1])[0]
+    )
 
 
 def test_a_song_is_decoded_once_and_judged_as_by_the_classifier(exported, write_song, tmp_path):
     classifier = GenreClassifier.load(exported)
     song = write_song(tmp_path / "song.wav", seconds=75)
-    answer, timeline, pictures = judge_recording(classifier, song)
+    answer, timeline, images = analyse_recording(classifier, song)
     assert answer == classifier.predict(song)
     pd.testing.assert_frame_equal(timeline, classifier.timeline(song))
-    assert len(pictures) == len(timeline) == 3
+    assert len(images) == len(timeline) == 3
     with pytest.raises(AudioError, match="longer than 1 min"):
-        judge_recording(classifier, song, max_minutes=1)
+        analyse_recording(classifier, song, max_minutes=1)
 
 
 def copied(exported, folder, **changes):
@@ -412,11 +414,11 @@ def test_a_config_brings_no_markup_into_the_page(exported, tmp_path, browser, wr
 def test_a_config_with_texts_for_numbers_is_no_error_of_the_page(exported, tmp_path):
     model = copied(exported, tmp_path, result={"tracks": "8", "accuracy": "0.5"})
     with served(model, tmp_path) as server:
-        assert "on 8 test tracks (artists-apart) its accuracy is 50%" in server.ask("/config")[1]
+        assert "on 8 test tracks (artist-split) its accuracy is 50%" in server.ask("/config")[1]
 
 
 def test_a_model_that_cannot_classify_is_refused_at_the_start(exported, tmp_path):
-    model = copied(exported, tmp_path, calibration={"strangest": "much"})
+    model = copied(exported, tmp_path, calibration={"ood_threshold": "much"})
     with pytest.raises(AssertionError, match="is damaged"):
         Server(model, tmp_path)
     assert not list((tmp_path / "tmp").iterdir())
@@ -450,7 +452,7 @@ def test_only_its_own_page_asks_a_server(server):
     own_origin = {"Origin": server.address, "Sec-Fetch-Site": "same-origin"}
     status, text = server.upload("a.wav", b"sound", **own_origin)
     assert status == 200
-    assert "not readable" in server.judge(json.loads(text)[0])
+    assert "not readable" in server.predict_proba(json.loads(text)[0])
     # No header makes the page send its recordings elsewhere.
     elsewhere = {"X-Forwarded-Host": "rebound.example", "X-Gradio-Server": "http://rebound.example"}
     for path in ("/", "/config"):
@@ -604,13 +606,15 @@ def test_uploads_at_once_take_no_more_room_than_there_is(exported, tmp_path):
         assert 15 <= statuses.count(200) == len(server.uploads()) <= 22
         for _, text in replies:
             if text.startswith("["):
-                server.judge(json.loads(text)[0])
+                server.predict_proba(json.loads(text)[0])
         assert server.uploads() == []
         # So many small ones are too many as well; those that are answered make room.
         replies = at_once(120, lambda i: server.upload("a.wav", b"sound"))
         assert [status for status, _ in replies].count(200) == 100
         assert len({text for _, text in replies if text.startswith("[")}) == 100
-        server.judge(next(json.loads(text)[0] for _, text in replies if text.startswith("[")))
+        server.predict_proba(
+            next(json.loads(text)[0] for _, text in replies if text.startswith("["))
+        )
         assert server.upload("a.wav", b"sound")[0] == 200
 
 
@@ -632,7 +636,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(server):
         status, text = server.ask("/gradio_api/upload", wrong, **FORM)
         assert status in (200, 400) and "Traceback" not in text, (status, text)
         if status == 200:
-            server.judge(json.loads(text)[0])
+            server.predict_proba(json.loads(text)[0])
     assert server.ask("/gradio_api/upload", body)[0] == 400
     assert server.uploads() == []
     assert "Traceback" not in server.log.read_text()
@@ -651,11 +655,11 @@ def test_a_recording_that_takes_too_long_does_not_hold_the_page(exported, write_
     zeros = (tmp_path / "zeros.flac").read_bytes()
     with served(exported, tmp_path, max_minutes=1e6, max_seconds=3) as server:
         worker = server.worker()
-        text = server.judge(json.loads(server.upload("zeros.flac", zeros)[1])[0])
+        text = server.predict_proba(json.loads(server.upload("zeros.flac", zeros)[1])[0])
         assert "takes too long to classify" in text
         assert not worker.is_running()
         song = write_song(tmp_path / "song.wav").read_bytes()
-        text = server.judge(json.loads(server.upload("song.wav", song)[1])[0])
+        text = server.predict_proba(json.loads(server.upload("song.wav", song)[1])[0])
         assert "<meter" in text
         assert server.uploads() == []
 
@@ -668,14 +672,14 @@ def test_a_worker_that_crashes_is_replaced(server, write_song, tmp_path):
     server.worker().kill()
     assert "cannot be classified: it takes too much memory" in server.answer(session)
     path = json.loads(server.upload("song.ogg", song)[1])[0]
-    assert "<meter" in server.judge(path)
+    assert "<meter" in server.predict_proba(path)
     assert server.uploads() == []
 
 
 def test_a_recording_of_hundreds_of_channels_takes_little_memory(server, write_song, tmp_path):
     wide = write_song(tmp_path / "wide.ogg", seconds=5, channels=255).read_bytes()
     before = server.worker().memory_info().rss
-    text = server.judge(json.loads(server.upload("wide.ogg", wide)[1])[0])
+    text = server.predict_proba(json.loads(server.upload("wide.ogg", wide)[1])[0])
     assert "process_completed" in text
     assert server.worker().memory_info().rss < before + 2e8
 
@@ -687,7 +691,7 @@ import numpy as np
 from melgenre.app import worker as app_worker
 app_worker._limit_memory()
 class Classifier:
-    def pictures(self, recording):
+    def images(self, recording):
         return [(0, 1, np.ones(2**28))]
 print(app_worker._answer(Classifier(), "a.wav", "a.wav", 1))
 """
@@ -703,7 +707,7 @@ QUICK = {"HEAD_SECONDS": 1, "IDLE_SECONDS": 1, "READING_SECONDS": 1, "REPLY_SECO
 @pytest.fixture(scope="module")
 def quick(exported, tmp_path_factory):
     """A server that soon loses patience."""
-    folder = tmp_path_factory.mktemp("quick")
+    folder = tmp_path_factory.mktemp("smoke-test")
     network = {"host": "0.0.0.0", "allow_hosts": ["Music.example"]}
     with served(exported, folder, constants=QUICK, **network) as server:
         yield server
@@ -763,7 +767,7 @@ def test_a_visitor_who_does_not_read_is_left(quick):
 
         wait_until(open_there)
         wait_until(lambda: not open_there())
-    quick.judge(path)
+    quick.predict_proba(path)
     assert quick.uploads() == []
 
 

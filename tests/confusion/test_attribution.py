@@ -5,19 +5,19 @@ import pytest
 import torch
 from PIL import Image
 
-from melgenre.confusion.attribution import STEPS, embed_pictures, nearest, picture_evidence
+from melgenre.confusion.attribution import STEPS, attribution_maps, embed_images, nearest
 from melgenre.training.export import load_exported
 
 
-def test_the_maps_add_up_to_the_difference_of_the_logits(learner, pictures):
-    picture = pictures["picture"].iloc[0]
+def test_the_maps_add_up_to_the_difference_of_the_logits(learner, images):
+    image = images["image"].iloc[0]
     genres = list(learner.dls.vocab)[:2]
     silence = Image.fromarray(np.zeros((128, 387), dtype=np.uint8)).convert("RGB")
-    batch = learner.dls.test_dl([picture, silence], num_workers=0).one_batch()[0]
+    batch = learner.dls.test_dl([image, silence], num_workers=0).one_batch()[0]
     with torch.no_grad():
         logits = learner.model.eval()(batch)[:, :2]
     change = (logits[0] - logits[1]).numpy()
-    many, few = (picture_evidence(learner, picture, genres, steps=n) for n in (32, STEPS))
+    many, few = (attribution_maps(learner, image, genres, steps=n) for n in (32, STEPS))
     assert many.shape == few.shape == (2, 128, 387)
     size = float(np.abs(change).max())
     assert many.sum(axis=(1, 2)) == pytest.approx(change, abs=0.05 * size + 0.05)
@@ -27,25 +27,25 @@ def test_the_maps_add_up_to_the_difference_of_the_logits(learner, pictures):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9
 
 
-def test_genres_explained_together_get_the_maps_they_get_alone(learner, pictures):
-    picture, genres = pictures["picture"].iloc[0], list(learner.dls.vocab)[:2]
-    together = picture_evidence(learner, picture, genres, steps=2)
+def test_genres_explained_together_get_the_maps_they_get_alone(learner, images):
+    image, genres = images["image"].iloc[0], list(learner.dls.vocab)[:2]
+    together = attribution_maps(learner, image, genres, steps=2)
     for genre, of_genre in zip(genres, together, strict=True):
-        alone = picture_evidence(learner, picture, [genre], steps=2)[0]
+        alone = attribution_maps(learner, image, [genre], steps=2)[0]
         assert of_genre == pytest.approx(alone, abs=1e-4 * float(np.abs(alone).max()))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
-def test_the_model_may_be_on_the_gpu(learner, pictures):
-    picture, genres = pictures["picture"].iloc[0], list(learner.dls.vocab)[:2]
-    on_cpu = picture_evidence(learner, picture, genres), embed_pictures(learner, pictures.head(2))
+def test_the_model_may_be_on_the_gpu(learner, images):
+    image, genres = images["image"].iloc[0], list(learner.dls.vocab)[:2]
+    on_cpu = attribution_maps(learner, image, genres), embed_images(learner, images.head(2))
     home = next(learner.model.parameters()).device
     learner.model.cuda()
     try:
         on_gpu = (
-            picture_evidence(learner, picture, genres),
-            embed_pictures(learner, pictures.head(2)),
+            attribution_maps(learner, image, genres),
+            embed_images(learner, images.head(2)),
         )
     finally:
         learner.model.to(home)
@@ -54,20 +54,20 @@ def test_the_model_may_be_on_the_gpu(learner, pictures):
     assert on_gpu[1].numpy() == pytest.approx(on_cpu[1].numpy(), abs=1e-2)
 
 
-def test_black_pixels_are_no_evidence(learner, pictures, tmp_path):
-    pixels = np.array(Image.open(pictures["picture"].iloc[0]))
+def test_black_pixels_are_no_evidence(learner, images, tmp_path):
+    pixels = np.array(Image.open(images["image"].iloc[0]))
     pixels[:64] = 0  # the upper bands are silent
     Image.fromarray(pixels).save(tmp_path / "low.png")
-    maps = picture_evidence(learner, tmp_path / "low.png", [learner.dls.vocab[0]])
+    maps = attribution_maps(learner, tmp_path / "low.png", [learner.dls.vocab[0]])
     assert not maps[0, :64].any()
     assert maps[0, 64:].any()
 
 
-def test_the_nearest_clip_is_the_clip_itself(learner, exported, pictures):
-    known = pictures.head(8)
+def test_the_nearest_clip_is_the_clip_itself(learner, exported, images):
+    known = images.head(8)
     loaded, _ = load_exported(exported)
     for learn in (learner, loaded):
-        embedded = embed_pictures(learn, known)
+        embedded = embed_images(learn, known)
         assert embedded.norm(dim=1).numpy() == pytest.approx(1, abs=1e-4)
         rows, similarities = zip(*nearest(embedded[5], embedded, n=3), strict=True)
         assert rows[0] == 5

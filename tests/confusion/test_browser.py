@@ -19,10 +19,10 @@ from playwright.sync_api import expect, sync_playwright
 from test_matrix import ODD, results
 
 from melgenre.confusion.browser import ConfusionBrowser
-from melgenre.data.annotations import load_decisions
+from melgenre.data.annotations import load_annotations
 from melgenre.data.splits import held_out
 from melgenre.training.export import export_learner
-from melgenre.training.learner import fit, genre_learner, picture_dataloaders, predict_tracks
+from melgenre.training.learner import fit, genre_learner, image_dataloaders, predict_tracks
 
 TOKEN = "for-the-test-alone"
 FRONT_ENDS = {"jupyterlab": "lab/tree", "notebook7": "notebooks"}  # where each opens a file
@@ -58,7 +58,7 @@ def page(chromium):
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory, music, pictures):
+def workshop(tmp_path_factory, music, images):
     """A copy of what notebook 06 uses, with a small exported learner of the made-up music."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "src").mkdir()
@@ -70,12 +70,12 @@ def workshop(tmp_path_factory, music, pictures):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, folder / "notebooks" / name)
-    learn = genre_learner(picture_dataloaders(pictures), "resnet18", "quick", pretrained=False)
+    learn = genre_learner(image_dataloaders(images), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
-    result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 20}
+    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 20}
     training = {"collection": "made-up", "weights": learn.weights}
-    predictions = predict_tracks(learn, held_out(pictures))
+    predictions = predict_tracks(learn, held_out(images))
     export_learner(learn, folder / "models" / "resnet34", training, result, predictions)
     return folder
 
@@ -141,7 +141,7 @@ def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
     for line in widget.locator("article .genres").all_inner_texts():
         assert line.startswith(f"is {genre}, called ")
 
-    # Play moves the cursor; a click into the picture seeks; a second player stops the first.
+    # Play moves the cursor; a click into the image seeks; a second player stops the first.
     rows = widget.locator("th[role=rowheader]")
     rows.first.click()
     expect(widget.locator("article")).to_have_count(2)
@@ -150,9 +150,9 @@ def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
     clock = "audio => audio.currentTime"
     page.wait_for_function("() => document.querySelector('article audio').currentTime > 0.2")
     expect(first.locator(".cursor")).to_be_visible()
-    picture = first.locator(".spectrogram")
-    box = picture.bounding_box()
-    picture.click(position={"x": box["width"] / 2, "y": 20})
+    image = first.locator(".spectrogram")
+    box = image.bounding_box()
+    image.click(position={"x": box["width"] / 2, "y": 20})
     page.wait_for_timeout(300)
     assert 14.5 < first.locator("audio").evaluate(clock) < 17
     second.get_by_role("button", name=re.compile("Play")).click()
@@ -192,7 +192,7 @@ def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
     expect(card.locator(".decision .status")).to_have_text("kept in decisions.csv")
     file = workshop / "data" / "decisions.csv"
     for _ in range(50):
-        kept = load_decisions(file).set_index("track_id")
+        kept = load_annotations(file).set_index("track_id")
         if kept.loc[name, "comment"] == "sounds like <b>fog</b>":
             break
         page.wait_for_timeout(100)
@@ -270,9 +270,9 @@ def test_the_list_of_neighbours_leaves_the_decision_in_its_place(notebook):
     assert verdict.bounding_box() == before
 
 
-def test_the_exported_page_opens_as_a_file_and_plays(pictures, tmp_path, page):
-    genres = sorted(pictures["genre"].unique())
-    table = pictures.assign(predicted=genres[0])
+def test_the_exported_page_opens_as_a_file_and_plays(images, tmp_path, page):
+    genres = sorted(images["genre"].unique())
+    table = images.assign(predicted=genres[0])
     for genre in genres:
         table[f"p_{genre}"] = 0.91 if genre == genres[0] else 0.01
     browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
@@ -282,15 +282,15 @@ def test_the_exported_page_opens_as_a_file_and_plays(pictures, tmp_path, page):
     expect(page.locator("article")).to_have_count(1)
     page.get_by_role("button", name=re.compile("Play")).click()
     page.wait_for_function("() => document.querySelector('audio').currentTime > 0.2")
-    # Four seconds from the middle of thirty: the cursor stands where they are in the picture.
+    # Four seconds from the middle of thirty: the cursor stands where they are in the image.
     left = float(page.locator(".cursor").evaluate("cursor => cursor.style.left").rstrip("%"))
     assert 100 * 13 / 30 < left < 100 * 17 / 30
     page.get_by_label("per cent").check()
     expect(page.locator("td").filter(has_text="100")).to_have_count(10)
 
 
-def test_the_play_button_shows_what_it_will_do(pictures, tmp_path, page):
-    table = pictures.head(2).assign(predicted=pictures["genre"].iloc[0], p_a=0.9)
+def test_the_play_button_shows_what_it_will_do(images, tmp_path, page):
+    table = images.head(2).assign(predicted=images["genre"].iloc[0], p_a=0.9)
     browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
     file = browser.to_html(tmp_path / "confusions.html", seconds=2)
     # The second clip's sound is damaged.
@@ -329,7 +329,7 @@ def test_odd_names_are_text_and_never_markup(tmp_path, page):
     page.get_by_role("rowheader", name=f"6 {ODD[1]} clips", exact=True).click()
     expect(page.locator("article strong").first).to_have_text("<img src=x onerror=alert(1)>")
     assert page.locator("article b, article script, article [onerror]").count() == 0
-    expect(page.locator("article").first).to_contain_text("No sound, only its picture.")
+    expect(page.locator("article").first).to_contain_text("No sound, only its image.")
 
 
 def test_a_large_matrix_paints_soon_and_walks_by_key(tmp_path, page):
@@ -354,7 +354,7 @@ def test_numbers_stand_out_from_their_cells(tmp_path, page, scheme):
     genres = [f"g{n}" for n in range(11)]
     rows = [(genres[0], genres[j]) for j in range(11) for _ in range(j + 1)]
     rows += [(genre, genre) for genre in genres[1:]]
-    table = pd.DataFrame(rows, columns=["genre", "predicted"]).assign(picture=None)
+    table = pd.DataFrame(rows, columns=["genre", "predicted"]).assign(image=None)
     table["p_g0"] = np.ones(len(table))
     file = ConfusionBrowser(table, decisions=tmp_path / "d.csv").to_html(tmp_path / "c.html")
     page.emulate_media(color_scheme=scheme)

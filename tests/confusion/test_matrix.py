@@ -15,9 +15,9 @@ from PIL import Image
 
 from melgenre.confusion.browser import (
     ConfusionBrowser,
-    confusion_counts,
+    as_predictions,
+    confusion_matrix,
     plot_confusion_matrix,
-    results_of,
 )
 
 ODD = ["R&B/soul", "<b>bold</b>", "Джаз", "\"quoted\" 'name' </script>"]
@@ -27,11 +27,11 @@ def results(genres, n=6, seed=0, **columns):
     """A made-up table of results; each genre's clips are called by all names in turn."""
     rng = np.random.default_rng(seed)
     rows = pd.DataFrame({"genre": np.repeat(genres, n)})
-    chances = rng.dirichlet(np.ones(len(genres)), len(rows))
+    probabilities = rng.dirichlet(np.ones(len(genres)), len(rows))
     rows["track_id"] = [f"{genre}.{i}" for i, genre in enumerate(rows["genre"])]
-    rows["predicted"] = [genres[i] for i in chances.argmax(axis=1)]
-    rows[[f"p_{genre}" for genre in genres]] = chances
-    return rows.assign(picture=None, path=None, **columns)
+    rows["predicted"] = [genres[i] for i in probabilities.argmax(axis=1)]
+    rows[[f"p_{genre}" for genre in genres]] = probabilities
+    return rows.assign(image=None, path=None, **columns)
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def ask(monkeypatch):
 
 
 @pytest.fixture
-def browser(pictures, tmp_path):
+def browser(images, tmp_path):
     """The made-up music as results: the first clip of each genre is called by the next genre."""
-    genres = sorted(pictures["genre"].unique())
-    table = pictures.copy()
+    genres = sorted(images["genre"].unique())
+    table = images.copy()
     called = dict(zip(genres, genres[1:] + genres[:1], strict=True))
     first = ~table["genre"].duplicated()
     table["predicted"] = table["genre"].where(~first, table["genre"].map(called))
@@ -66,7 +66,7 @@ def browser(pictures, tmp_path):
 def test_every_clip_is_counted_once_and_an_empty_genre_keeps_its_row():
     table = results(["a", "b", "c"])
     table = table[table["genre"] != "b"]
-    counts = confusion_counts(table)
+    counts = confusion_matrix(table)
     assert counts.to_numpy().sum() == len(table)
     assert counts.loc["b"].sum() == 0
     assert list(counts.index) == list(counts.columns) == ["a", "b", "c"]
@@ -75,20 +75,20 @@ def test_every_clip_is_counted_once_and_an_empty_genre_keeps_its_row():
         assert counts.iat[row, column] == of_cell.sum()
 
 
-@pytest.mark.parametrize("per_cent", [False, True])
-def test_the_figure_shows_what_was_counted(per_cent):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_figure_shows_what_was_counted(normalize):
     table = results([*ODD, "$x^$"])
-    ax = plot_confusion_matrix(table, per_cent=per_cent)
+    ax = plot_confusion_matrix(table, normalize=normalize)
     ax.figure.canvas.draw()  # odd names must not be taken for formulas
-    assert len(ax.texts) == (confusion_counts(table) > 0).to_numpy().sum()
+    assert len(ax.texts) == (confusion_matrix(table) > 0).to_numpy().sum()
     shown = sum(float(text.get_text()) for text in ax.texts)
-    assert shown == pytest.approx(500 if per_cent else len(table), abs=10 if per_cent else 0)
+    assert shown == pytest.approx(500 if normalize else len(table), abs=10 if normalize else 0)
     plt.close(ax.figure)
 
 
 def test_columns_that_are_missing_are_named():
-    with pytest.raises(ValueError, match=r"no column genre, predicted, p_<genre>, path or picture"):
-        results_of(pd.DataFrame({"x": [1]}))
+    with pytest.raises(ValueError, match=r"no column genre, predicted, p_<genre>, path or image"):
+        as_predictions(pd.DataFrame({"x": [1]}))
     with pytest.raises(ValueError, match=r"no column p_<genre>\."):
         ConfusionBrowser(pd.DataFrame({"genre": ["a"], "predicted": ["a"], "path": ["a.wav"]}))
 
@@ -130,17 +130,17 @@ def test_a_selection_that_is_no_genre_is_refused(browser):
 
 def test_a_clip_is_seen_and_heard_when_asked_for(browser, ask):
     clip = browser.results.iloc[0]
-    answer, pictures = ask(
+    answer, images = ask(
         browser, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0
     )
     described = answer["clips"][0]
     assert (described["name"], described["sound"]) == (clip["track_id"], "here")
-    assert described["chances"][0] == [clip["predicted"], 0.91]
-    assert len(described["chances"]) == 5
-    picture = Image.open(io.BytesIO(pictures[0]))
-    assert picture.size == (387, 128)
-    grey = np.array(Image.open(clip["picture"])).astype(int)
-    brightness = np.array(picture.convert("L")).astype(int)
+    assert described["probabilities"][0] == [clip["predicted"], 0.91]
+    assert len(described["probabilities"]) == 5
+    image = Image.open(io.BytesIO(images[0]))
+    assert image.size == (387, 128)
+    grey = np.array(Image.open(clip["image"])).astype(int)
+    brightness = np.array(image.convert("L")).astype(int)
     assert np.corrcoef(grey.ravel(), brightness.ravel())[0, 1] > 0.95
     _, (mp3,) = ask(browser, kind="sound", table="results", row=described["row"])
     y, rate = soundfile.read(io.BytesIO(mp3))
@@ -148,23 +148,23 @@ def test_a_clip_is_seen_and_heard_when_asked_for(browser, ask):
     assert len(mp3) < 500_000
 
 
-def test_a_missing_file_is_told_and_leaves_its_picture(browser, ask, tmp_path):
+def test_a_missing_file_is_told_and_leaves_its_image(browser, ask, tmp_path):
     table = browser.results.copy()
     table.loc[0, "path"] = str(tmp_path / "gone.wav")
     table.loc[1, "path"] = None
-    table.loc[2, ["path", "picture"]] = None
+    table.loc[2, ["path", "image"]] = None
     broken = tmp_path / "broken.wav"
     broken.write_text("no sound")
-    table.loc[3, ["path", "picture"]] = [str(broken), None]
+    table.loc[3, ["path", "image"]] = [str(broken), None]
     browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
-    sounds, pictures = {}, {}
+    sounds, images = {}, {}
     for row in range(4):
         choice = table.loc[row, ["genre", "predicted"]].tolist()
         answer, buffers = ask(browser, kind="clips", selection=choice, start=0)
         for clip, buffer in zip(answer["clips"], buffers, strict=True):
-            sounds[clip["row"]], pictures[clip["row"]] = clip["sound"], buffer
+            sounds[clip["row"]], images[clip["row"]] = clip["sound"], buffer
     assert [sounds[row] for row in range(4)] == ["gone", "none", "none", "here"]
-    assert [bool(pictures[row]) for row in range(4)] == [True, True, False, False]
+    assert [bool(images[row]) for row in range(4)] == [True, True, False, False]
     answer, _ = ask(browser, kind="sound", table="results", row=3)
     assert "broken.wav: not readable as sound" in answer["error"]
     answer, _ = ask(browser, kind="sound", table="results", row=0)
@@ -181,14 +181,14 @@ def test_a_decision_is_kept_and_shown_again(browser, ask):
     kept = browser.decisions.iloc[0]
     assert kept["track_id"] == browser.results["track_id"].iloc[2]
     assert kept["comment"] == "sounds <i>odd</i>"
-    again = ConfusionBrowser(browser.results, decisions=browser.decisions_file)
+    again = ConfusionBrowser(browser.results, decisions=browser.annotations_file)
     clip = browser.results.iloc[2]
     answer, _ = ask(again, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0)
     shown = {one["name"]: one["decision"] for one in answer["clips"]}
     assert shown[clip["track_id"]]["decision"] == "mislabelled"
 
 
-def test_a_learner_explains_and_compares(learner, pictures, tmp_path, ask):
+def test_a_learner_explains_and_compares(learner, images, tmp_path, ask):
     browser = ConfusionBrowser(learner, decisions=tmp_path / "d.csv")
     assert (browser.matrix["explains"], browser.matrix["compares"]) == (True, True)
     assert len(browser.results) == len(learner.dls.valid_ds)
@@ -208,7 +208,7 @@ def test_a_learner_explains_and_compares(learner, pictures, tmp_path, ask):
     pd.testing.assert_frame_equal(same.results, browser.results)
 
 
-def test_a_learner_of_somebody_elses_pictures_works_too(tmp_path, ask):
+def test_a_learner_of_somebody_elses_images_works_too(tmp_path, ask):
     rng = np.random.default_rng(0)
     for genre in ODD[1:3]:
         for n in range(4):

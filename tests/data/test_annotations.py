@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from melgenre.data.annotations import (
-    DecisionError,
-    apply_decisions,
-    keep_decision,
-    load_decisions,
+    AnnotationError,
+    apply_annotations,
+    load_annotations,
+    save_annotation,
 )
 from melgenre.data.splits import random_split
 
@@ -23,40 +23,42 @@ def tracks():
 def test_a_decision_is_kept_changed_and_taken_back(tmp_path):
     file = tmp_path / "new" / "decisions.csv"
     odd = 'ro\'ck "1",\n<b>Ж'
-    keep_decision(file, odd, "R&B/soul", "broken", comment='a "comma", and\na line')
-    keep_decision(file, "b", "jazz", "fine")
-    keep_decision(file, "b", "jazz", "mislabelled", correct_genre="rock")
-    kept = load_decisions(file).set_index("track_id")
-    assert kept.loc[odd].tolist() == ["R&B/soul", "broken", "", 'a "comma", and\na line']
+    save_annotation(file, odd, "R&B/soul", "corrupted", comment='a "comma", and\na line')
+    save_annotation(file, "b", "jazz", "fine")
+    save_annotation(file, "b", "jazz", "mislabelled", correct_genre="rock")
+    kept = load_annotations(file).set_index("track_id")
+    assert kept.loc[odd].tolist() == ["R&B/soul", "corrupted", "", 'a "comma", and\na line']
     assert kept.loc["b"].tolist() == ["jazz", "mislabelled", "rock", ""]
-    keep_decision(file, odd, "R&B/soul", None)
-    assert load_decisions(file)["track_id"].tolist() == ["b"]
+    save_annotation(file, odd, "R&B/soul", None)
+    assert load_annotations(file)["track_id"].tolist() == ["b"]
 
 
 def test_marks_set_at_once_are_all_kept(tmp_path):
     file = tmp_path / "decisions.csv"
     with ThreadPoolExecutor(10) as pool:
-        list(pool.map(lambda n: keep_decision(file, f"track {n}", "jazz", "broken"), range(20)))
-    assert len(load_decisions(file)) == 20
+        list(
+            pool.map(lambda n: save_annotation(file, f"track {n}", "jazz", "corrupted"), range(20))
+        )
+    assert len(load_annotations(file)) == 20
 
 
 def test_a_spreadsheet_runs_nothing(tmp_path):
     file = tmp_path / "decisions.csv"
-    keep_decision(file, "=1+1", "@SUM(A1)", "fine", comment="-2+3")
+    save_annotation(file, "=1+1", "@SUM(A1)", "fine", comment="-2+3")
     assert file.read_text().splitlines()[1] == "'=1+1,'@SUM(A1),fine,,'-2+3"
-    assert load_decisions(file).iloc[0].tolist() == ["=1+1", "@SUM(A1)", "fine", "", "-2+3"]
+    assert load_annotations(file).iloc[0].tolist() == ["=1+1", "@SUM(A1)", "fine", "", "-2+3"]
 
 
 def test_decisions_change_the_next_split_and_say_so(tmp_path, tracks, capsys):
     file = tmp_path / "decisions.csv"
-    keep_decision(file, "jazz.0", "jazz", "mislabelled", correct_genre="rock")
-    keep_decision(file, "jazz.1", "jazz", "mislabelled")
-    keep_decision(file, "rock.0", "rock", "broken")
-    keep_decision(file, "rock.1", "rock", "duplicate")
-    keep_decision(file, "rock.2", "rock", "fine")
-    keep_decision(file, "no such track", "rock", "broken")
+    save_annotation(file, "jazz.0", "jazz", "mislabelled", correct_genre="rock")
+    save_annotation(file, "jazz.1", "jazz", "mislabelled")
+    save_annotation(file, "rock.0", "rock", "corrupted")
+    save_annotation(file, "rock.1", "rock", "duplicate")
+    save_annotation(file, "rock.2", "rock", "fine")
+    save_annotation(file, "no such track", "rock", "corrupted")
     before = tracks.copy()
-    split = random_split(apply_decisions(tracks, file))
+    split = random_split(apply_annotations(tracks, file))
     assert set(tracks["track_id"]) - set(split["track_id"]) == {"jazz.1", "rock.0", "rock.1"}
     assert split.set_index("track_id").loc["jazz.0", "genre"] == "rock"
     told = capsys.readouterr().out
@@ -66,7 +68,7 @@ def test_decisions_change_the_next_split_and_say_so(tmp_path, tracks, capsys):
 
 
 def test_no_decisions_change_nothing_and_say_nothing(tmp_path, tracks, capsys):
-    same = apply_decisions(tracks, tmp_path / "none.csv")
+    same = apply_annotations(tracks, tmp_path / "none.csv")
     pd.testing.assert_frame_equal(same, tracks)
     assert capsys.readouterr().out == ""
 
@@ -76,11 +78,11 @@ def test_no_decisions_change_nothing_and_say_nothing(tmp_path, tracks, capsys):
 def test_a_file_that_is_none_of_decisions_is_told(tmp_path, text):
     file = tmp_path / "mine.csv"
     file.write_text(text, encoding="latin-1")
-    with pytest.raises(DecisionError, match="mine.csv (is no|cannot be read)"):
-        load_decisions(file)
+    with pytest.raises(AnnotationError, match="mine.csv (is no|cannot be read)"):
+        load_annotations(file)
     assert file.read_text(encoding="latin-1") == text
 
 
 def test_an_unknown_decision_is_refused(tmp_path):
-    with pytest.raises(DecisionError, match="'great' is no decision. Say one of fine"):
-        keep_decision(tmp_path / "d.csv", "a", "jazz", "great")
+    with pytest.raises(AnnotationError, match="'great' is no decision. Say one of fine"):
+        save_annotation(tmp_path / "d.csv", "a", "jazz", "great")

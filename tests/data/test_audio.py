@@ -15,11 +15,11 @@ from melgenre.data.audio import (
     SAMPLE_RATE,
     AudioError,
     audio_duration,
-    cut_windows,
+    iter_windows,
     load_audio,
     play,
 )
-from melgenre.features.images import load_clip
+from melgenre.features.images import load_center
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "au", "aiff"])
@@ -201,7 +201,7 @@ def test_what_cannot_be_used_gets_a_sentence_that_names_it(
     assert str(raised.value) == f"album/{song.name}: {raised.value.reason}"
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AudioError) as again:
-        list(cut_windows(song.relative_to(tmp_path), 30))
+        list(iter_windows(song.relative_to(tmp_path), 30))
     assert str(again.value) == str(raised.value), "one reader, and a relative path as it was given"
     assert capfd.readouterr().err == "", "decoders write notes that name no file"
 
@@ -230,12 +230,12 @@ def test_what_libsndfile_does_not_read_is_read_by_pyav(tmp_path, write_song, suf
     assert np.abs(whole).max() == pytest.approx(np.abs(y).max(), abs=0.1)
     assert len(load_audio(song, offset=1, duration=2)) == 2 * SAMPLE_RATE
     for recording in (song, song.read_bytes()):
-        ((_, _, window),) = cut_windows(recording, 30)
+        ((_, _, window),) = iter_windows(recording, 30)
         np.testing.assert_array_equal(window, whole)
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "m4a"])
-def test_a_cover_picture_does_not_disturb(tmp_path, write_song, suffix):
+def test_a_cover_image_does_not_disturb(tmp_path, write_song, suffix):
     pytest.importorskip("av")
     y, rate = soundfile.read(write_song(tmp_path / "song.wav", 3, 44100), always_2d=True)
     plain, covered = tmp_path / f"plain.{suffix}", tmp_path / f"covered.{suffix}"
@@ -299,7 +299,7 @@ class TestMp3WithoutALength:
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.97])
     def test_cut_off_within_a_frame_it_is_told(self, content, pyav, share):
         for recording in (content[: int(share * len(content))], id3_cover() + content[:-50]):
-            for read in (load_audio, lambda recording: list(cut_windows(recording, 2))):
+            for read in (load_audio, lambda recording: list(iter_windows(recording, 2))):
                 with pytest.raises(AudioError, match="truncated: it ends within a frame"):
                     read(recording)
 
@@ -332,7 +332,7 @@ def test_what_is_cut_off_is_told_and_what_is_whole_is_read(
             with pytest.raises(AudioError, match="truncated"):
                 load_audio(recording)
             with pytest.raises(AudioError, match="truncated"):
-                list(cut_windows(recording, 5))
+                list(iter_windows(recording, 5))
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ def test_a_flac_of_unknown_length_is_read_and_measured(streamed_flac):
     for recording in (streamed_flac, streamed_flac.read_bytes()):
         assert audio_duration(recording) == pytest.approx(40)
         assert len(load_audio(recording)) == 40 * SAMPLE_RATE
-    assert len(load_clip(streamed_flac)) == 31 * SAMPLE_RATE
+    assert len(load_center(streamed_flac)) == 31 * SAMPLE_RATE
     streamed_flac.write_bytes(streamed_flac.read_bytes()[:-1000])
     with pytest.raises(AudioError, match="truncated"):
         load_audio(streamed_flac)
@@ -377,7 +377,7 @@ def wav_of(rate, channels=1, frames=65_000):
 @pytest.mark.parametrize("rate", [0, 1, 999, 768_001, 2**31 - 1])
 def test_a_rate_that_no_music_has_is_refused(rate):
     """130 kB that announced 1 Hz were 18 hours of sound, and took minutes to resample."""
-    for read in (load_audio, audio_duration, lambda song: list(cut_windows(song, 30))):
+    for read in (load_audio, audio_duration, lambda song: list(iter_windows(song, 30))):
         with pytest.raises(AudioError, match="sample rate of|not readable"):
             read(wav_of(rate))
 
@@ -430,7 +430,7 @@ def test_whatever_a_decoder_raises_is_told_as_this_files_failure(
     else:
         monkeypatch.setattr(soundfile.SoundFile, "seek", fail)
         monkeypatch.setattr(soundfile.SoundFile, "frames", property(fail))
-    for read in (load_audio, audio_duration, lambda song: list(cut_windows(song, 1))):
+    for read in (load_audio, audio_duration, lambda song: list(iter_windows(song, 1))):
         with pytest.raises(AudioError, match=f"song.{suffix}: ."):
             read(song)
 
@@ -453,7 +453,7 @@ def test_a_file_of_any_name_is_read(tmp_path, write_song, name):
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".wav", "a\0b.wav", "\udcff.wav", ""])
 def test_a_name_that_no_file_can_have_gets_a_sentence(tmp_path, name):
-    for read in (load_audio, audio_duration, lambda song: list(cut_windows(song, 30))):
+    for read in (load_audio, audio_duration, lambda song: list(iter_windows(song, 30))):
         with pytest.raises(AudioError, match="no such file|cannot be read"):
             read(f"{tmp_path}/{name}")
 
@@ -482,7 +482,7 @@ def test_a_damaged_file_is_read_or_gets_a_sentence_and_never_another_error(
         reach = len(content) if number % 2 else min(len(content), 3000)  # the header, or anywhere
         for place in rng.integers(reach, size=1 + number):
             content[place] = rng.integers(256)
-        for read in (load_audio, lambda content: list(cut_windows(content, 30))):
+        for read in (load_audio, lambda content: list(iter_windows(content, 30))):
             try:
                 read(bytes(content))
             except AudioError:
@@ -517,7 +517,7 @@ class TestWindows:
         y = np.random.default_rng(0).normal(0, 0.1, int(seconds * rate)).astype(np.float32)
         soundfile.write(tmp_path / "noise.wav", y, rate, subtype="FLOAT")
         whole = load_audio(tmp_path / "noise.wav")
-        windows = list(cut_windows(tmp_path / "noise.wav", 10))
+        windows = list(iter_windows(tmp_path / "noise.wav", 10))
         assert windows[0][0] == 0
         assert windows[-1][1] == pytest.approx(seconds, abs=0.01)
         if seconds < 11:
@@ -542,12 +542,12 @@ class TestWindows:
     )
     def test_what_is_no_recording_gets_a_sentence(self, recording, sentence):
         with pytest.raises(AudioError, match=sentence):
-            list(cut_windows(recording, 30))
+            list(iter_windows(recording, 30))
 
     def test_integers_are_scaled_as_files_are(self, tmp_path, write_song):
         y, rate = soundfile.read(write_song(tmp_path / "song.wav", seconds=3), dtype="int16")
-        ((_, _, by_array),) = cut_windows((y, rate), 30)
-        ((_, _, by_file),) = cut_windows(tmp_path / "song.wav", 30)
+        ((_, _, by_array),) = iter_windows((y, rate), 30)
+        ((_, _, by_file),) = iter_windows(tmp_path / "song.wav", 30)
         np.testing.assert_allclose(by_array, by_file, atol=1e-4)
 
     def test_a_header_of_a_hundred_hours_on_a_small_file_raises(self, tmp_path, write_song):
@@ -558,7 +558,7 @@ class TestWindows:
         for recording in (bytes(head), file):
             file.write_bytes(head)
             with pytest.raises(AudioError, match="truncated|0.0. s long"):
-                list(cut_windows(recording, 30))
+                list(iter_windows(recording, 30))
 
     def test_a_flac_that_is_shorter_than_its_header_announces_raises(self, tmp_path, write_song):
         content = bytearray(write_song(tmp_path / "song.flac", seconds=5).read_bytes())
@@ -566,7 +566,7 @@ class TestWindows:
         (tmp_path / "song.flac").write_bytes(content)
         for recording in (bytes(content), tmp_path / "song.flac"):
             with pytest.raises(AudioError, match="truncated|damaged"):
-                list(cut_windows(recording, 30))
+                list(iter_windows(recording, 30))
 
 
 def test_16_bit_samples_are_what_libsndfile_makes_of_them(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 from melgenre.data import collection
 from melgenre.data.collection import CollectionError, find_tracks, load_collection
 from melgenre.data.download import DownloadError
-from melgenre.data.gtzan import gtzan_facts, verify_gtzan
+from melgenre.data.gtzan import gtzan_metadata, verify_gtzan
 from melgenre.features.images import extract_melspectrograms
 
 
@@ -92,9 +92,9 @@ def test_folders_below_a_genre_are_artist_and_album(tmp_path, write_song):
     assert tracks.loc["Rock/Björk 🎷/CD 1/b", "artist_id"] == "Björk 🎷"
     assert pd.isna(tracks.loc["Rock/loose", "artist_id"])
     assert tracks.attrs["skipped"] == {".jpg": 1, ".wav": 1}
-    # Songs of one name have pictures of their own, which are found again as they lie.
+    # Songs of one name have images of their own, which are found again as they lie.
     drawn = extract_melspectrograms(tracks.reset_index(), tmp_path / "drawn", progress=False)
-    assert drawn["picture"].is_unique
+    assert drawn["image"].is_unique
     again = find_tracks(tmp_path / "drawn")
     assert again["track_id"].tolist() == drawn["track_id"].tolist()
     assert again["artist_id"].tolist()[:3] == drawn["artist_id"].tolist()[:3]
@@ -151,15 +151,15 @@ def test_a_table_of_facts_changes_no_column_of_ours(tmp_path, write_song):
     for name in ("a", "b"):
         write_song(tmp_path / "jazz" / f"{name}.wav")
     (tmp_path / "tracks.csv").write_text(
-        "track_id,artist_id,path,picture,genre,p_rock,predicted,collection,year\n"
+        "track_id,artist_id,path,image,genre,p_rock,predicted,collection,year\n"
         "jazz/a,x,/nowhere,none.png,rock,0.9,rock,other,1959\njazz/b,,,,,,,,\n"
     )
     tracks = find_tracks(tmp_path)
     assert set(tracks) == {
-        "track_id", "genre", "artist_id", "path", "picture", "collection", "year",
+        "track_id", "genre", "artist_id", "path", "image", "collection", "year",
     }  # fmt: skip
     assert tracks["genre"].tolist() == ["jazz", "jazz"]
-    assert tracks["path"].map(os.path.exists).all() and tracks["picture"].isna().all()
+    assert tracks["path"].map(os.path.exists).all() and tracks["image"].isna().all()
 
 
 def test_numbers_and_words_for_nothing_are_names(tmp_path):
@@ -236,7 +236,7 @@ def test_what_cannot_be_listed_or_read_does_not_end_the_search(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "scandir", refuse)
     with (
-        pytest.warns(UserWarning, match="pictures are left aside"),
+        pytest.warns(UserWarning, match="images are left aside"),
         pytest.warns(UserWarning, match=r"closed: this folder was skipped \(Permission denied\)"),
     ):
         assert find_tracks(tmp_path)["track_id"].tolist() == ["rock/a"]
@@ -252,27 +252,27 @@ def test_a_folder_that_may_not_be_listed_gets_a_sentence(tmp_path, monkeypatch):
         load_collection(tmp_path, data=tmp_path / "data", progress=False)
 
 
-def test_pictures_made_earlier_are_tracks(tmp_path, write_song):
+def test_images_made_earlier_are_tracks(tmp_path, write_song):
     write_song(tmp_path / "genres" / "blues" / "blues.00000.wav")
     for name in ("blues.00000", "blues.00001"):
         (tmp_path / "mels" / "blues").mkdir(parents=True, exist_ok=True)
         Image.new("L", (387, 128)).save(tmp_path / "mels" / "blues" / f"{name}.png")
     tracks = find_tracks(tmp_path)
-    assert tracks["picture"].notna().tolist() == [True, True]
+    assert tracks["image"].notna().tolist() == [True, True]
     assert tracks["path"].notna().tolist() == [True, False]
 
 
-def test_pictures_of_other_settings_are_told(tmp_path, write_song):
+def test_images_of_other_settings_are_told(tmp_path, write_song):
     (tmp_path / "images_original" / "blues").mkdir(parents=True)
     Image.new("RGBA", (432, 288)).save(tmp_path / "images_original" / "blues" / "blues00000.png")
     with pytest.raises(CollectionError, match="432 x 288 pixels of mode RGBA"):
         find_tracks(tmp_path)
     write_song(tmp_path / "genres_original" / "blues" / "blues.00000.wav")
-    with pytest.warns(UserWarning, match="1 pictures are left aside"):
-        assert find_tracks(tmp_path)["picture"].isna().all()
+    with pytest.warns(UserWarning, match="1 images are left aside"):
+        assert find_tracks(tmp_path)["image"].isna().all()
 
 
-def test_pictures_with_other_settings_beside_them_are_told(tmp_path):
+def test_images_with_other_settings_beside_them_are_told(tmp_path):
     (tmp_path / "jazz").mkdir()
     Image.new("L", (387, 128)).save(tmp_path / "jazz" / "a.png")
     (tmp_path / "mel_settings.json").write_text(json.dumps({"top_db": 60.0}))
@@ -295,7 +295,7 @@ def test_a_link_to_a_folder_above_does_not_go_round_for_ever(tmp_path, write_son
 
 
 def test_the_facts_of_gtzan():
-    facts = gtzan_facts()
+    facts = gtzan_metadata()
     assert len(facts) == 1000
     assert facts["track_id"].is_unique
     assert (facts.groupby("genre").size() == 100).all()
@@ -309,7 +309,7 @@ def test_the_facts_of_gtzan():
 
 def test_the_facts_are_the_published_ones(gtzan):
     published = pd.read_csv(gtzan / "tracks.csv", dtype={"artist_id": str, "artist_fold": "Int64"})
-    pd.testing.assert_frame_equal(gtzan_facts()[published.columns], published, check_like=True)
+    pd.testing.assert_frame_equal(gtzan_metadata()[published.columns], published, check_like=True)
 
 
 def test_real_clips_are_verified(gtzan, tmp_path):

@@ -4,29 +4,29 @@ import pytest
 from PIL import Image
 
 from melgenre.data.collection import find_tracks
-from melgenre.data.duplicates import find_recordings
+from melgenre.data.duplicates import find_duplicates
 from melgenre.data.splits import artist_folds, find_leaks
 
 
 @pytest.fixture
 def five(tmp_path):
-    """Five pictures: 0 and 3 are one recording, once louder and noisier; the others are others."""
+    """Five images: 0 and 3 are one recording, once louder and noisier; the others are others."""
     rng = np.random.default_rng(0)
-    pictures = [rng.uniform(0, 200, (128, 387)) for _ in range(5)]
-    pictures[3] = 0.8 * pictures[0] + 20 + rng.normal(0, 10, (128, 387))
+    images = [rng.uniform(0, 200, (128, 387)) for _ in range(5)]
+    images[3] = 0.8 * images[0] + 20 + rng.normal(0, 10, (128, 387))
     files = []
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         files.append(tmp_path / f"{number}.png")
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(files[-1])
-    return pd.DataFrame({"track_id": list("abcde"), "picture": [str(file) for file in files]})
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(files[-1])
+    return pd.DataFrame({"track_id": list("abcde"), "image": [str(file) for file in files]})
 
 
 def test_a_recording_is_known_again(five):
-    assert find_recordings(five)["recording_id"].tolist() == ["a", "b", "c", "a", "e"]
+    assert find_duplicates(five)["recording_id"].tolist() == ["a", "b", "c", "a", "e"]
 
 
 def test_the_order_of_the_tracks_names_the_recording_but_finds_the_same(five):
-    turned = find_recordings(five.iloc[::-1])
+    turned = find_duplicates(five.iloc[::-1])
     assert {"a", "d"} in turned.groupby("recording_id")["track_id"].agg(set).tolist()
 
 
@@ -34,12 +34,12 @@ def test_silence_is_no_repetition(five, tmp_path):
     for name in ("x", "y"):
         Image.new("L", (387, 128)).save(tmp_path / f"{name}.png")
     silent = pd.DataFrame({"track_id": ["x", "y"]})
-    silent["picture"] = [str(tmp_path / f"{name}.png") for name in "xy"]
-    assert find_recordings(silent)["recording_id"].tolist() == ["x", "y"]
+    silent["image"] = [str(tmp_path / f"{name}.png") for name in "xy"]
+    assert find_duplicates(silent)["recording_id"].tolist() == ["x", "y"]
 
 
 def test_gtzans_repetitions_are_found(gtzan):
-    tracks = find_recordings(find_tracks(gtzan).dropna(subset="picture"))
+    tracks = find_duplicates(find_tracks(gtzan).dropna(subset="image"))
     same = tracks[tracks["recording_id"].duplicated(keep=False)].groupby("recording_id")["track_id"]
     pairs = {tuple(members) for members in same.agg(sorted)}
     # Byte for byte the same file, under one genre and under two.

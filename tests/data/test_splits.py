@@ -3,16 +3,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melgenre.data.gtzan import gtzan_facts
+from melgenre.data.gtzan import gtzan_metadata
 from melgenre.data.splits import (
     PROTOCOLS,
     SplitError,
     artist_folds,
     describe_leaks,
-    each_split,
     fault_filtered_split,
     find_leaks,
     group_split,
+    iter_folds,
     protocols_for,
     random_folds,
     random_split,
@@ -53,7 +53,7 @@ def test_an_group_split_never_shares_an_artist(tracks, seed):
 
 
 def test_the_fault_filtered_split_is_the_published_one():
-    split = fault_filtered_split(gtzan_facts())
+    split = fault_filtered_split(gtzan_metadata())
     assert split["split"].value_counts().to_dict() == {"train": 443, "test": 290, "valid": 197}
     # Its one slip: an artist with tracks to learn from and a track to be judged by.
     leaks = find_leaks(split)
@@ -62,23 +62,23 @@ def test_the_fault_filtered_split_is_the_published_one():
 
 
 def test_the_published_folds_keep_artists_apart():
-    folds = artist_folds(gtzan_facts())
+    folds = artist_folds(gtzan_metadata())
     assert folds["fold"].notna().sum() == 948
     assert find_leaks(folds).empty
-    judged = [split[split["split"] == "valid"]["track_id"] for split in each_split(folds)]
+    judged = [split[split["split"] == "valid"]["track_id"] for split in iter_folds(folds)]
     assert len(judged) == 3
     assert sorted(pd.concat(judged)) == sorted(folds.dropna(subset="fold")["track_id"])
 
 
 def test_with_valid_the_same_290_are_judged_by_640():
-    split = PROTOCOLS["fault-filtered+valid"](gtzan_facts())
+    split = PROTOCOLS["fault-filtered-train+valid"](gtzan_metadata())
     assert split["split"].value_counts().to_dict() == {"train": 640, "valid": 290}
     judged = split[split["split"] == "valid"]
     assert set(judged["fault_filtered_split"]) == {"test"}
 
 
 def test_a_random_split_of_gtzan_leaks_and_that_is_told(capsys):
-    split = random_split(gtzan_facts())
+    split = random_split(gtzan_metadata())
     told = capsys.readouterr().out
     leaks = find_leaks(split)
     artists = leaks[leaks["kind"] == "artist"]
@@ -94,9 +94,9 @@ def test_a_random_split_of_gtzan_leaks_and_that_is_told(capsys):
 
 
 def test_what_does_not_leak_is_not_told(capsys):
-    artist_folds(gtzan_facts())
+    artist_folds(gtzan_metadata())
     assert capsys.readouterr().out == ""
-    assert describe_leaks(artist_folds(gtzan_facts())) == ""
+    assert describe_leaks(artist_folds(gtzan_metadata())) == ""
 
 
 @settings(max_examples=30)
@@ -119,7 +119,7 @@ def test_each_track_is_judged_in_one_fold_and_each_genre_in_all(tracks, n_folds,
     folds = random_folds(tracks, n_folds=n_folds, seed=seed)
     assert folds["fold"].between(1, n_folds).all()
     assert (folds.groupby("genre")["fold"].nunique() == n_folds).all()
-    for split in each_split(folds):
+    for split in iter_folds(folds):
         assert set(split["split"]) == {"train", "valid"}
 
 
@@ -131,9 +131,9 @@ def test_any_column_can_be_kept_apart():
 
 
 def test_the_most_honest_protocol_is_chosen():
-    facts = gtzan_facts()
+    facts = gtzan_metadata()
     assert protocols_for(facts) == ["random", "fault-filtered"]
-    assert protocols_for(facts.drop(columns="fault_filtered_split")) == ["random", "artists-apart"]
+    assert protocols_for(facts.drop(columns="fault_filtered_split")) == ["random", "artist-split"]
     assert protocols_for(facts[["track_id", "genre"]]) == ["random"]
 
 
@@ -164,13 +164,13 @@ def test_unknown_artists_are_told():
 @pytest.fixture
 def mini():
     """The tracks of gtzan_mini: the first ten of each genre; of four genres all by one artist."""
-    facts = gtzan_facts()
+    facts = gtzan_metadata()
     return facts[facts["track_id"].str[-5:].astype(int) < 10].reset_index(drop=True)
 
 
 def test_artists_are_kept_apart_where_the_published_split_has_too_few_tracks(mini, capsys):
-    assert protocols_for(mini) == ["random", "artists-apart"]
-    assert protocols_for(mini, folds=True) == ["random-10-fold", "artists-apart"]
+    assert protocols_for(mini) == ["random", "artist-split"]
+    assert protocols_for(mini, folds=True) == ["random-10-fold", "artist-split"]
     assert capsys.readouterr().out == ""
     for seed in range(5):
         split = group_split(mini, seed=seed)
@@ -193,6 +193,6 @@ def test_a_collection_whose_artists_cannot_be_kept_apart_gets_the_reason(mini, c
 
 
 def test_too_little_of_gtzan_for_the_published_split_is_told():
-    few = gtzan_facts().groupby("genre").head(5)
+    few = gtzan_metadata().groupby("genre").head(5)
     with pytest.raises(SplitError, match="Too few of GTZAN's 1000 tracks"):
         fault_filtered_split(few)

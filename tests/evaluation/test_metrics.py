@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from melgenre.data.splits import held_out
 from melgenre.evaluation.metrics import (
-    accuracy_interval,
-    compare,
-    describe_score,
+    bootstrap_ci,
+    evaluate,
+    format_score,
+    paired_permutation_test,
     recall_by_genre,
-    score,
 )
 from melgenre.training.learner import predict_tracks
 
@@ -28,22 +28,20 @@ def table(right, artists=None):
 @settings(max_examples=50)
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 def test_the_interval_holds_the_accuracy(right):
-    low, high = accuracy_interval(table(right))
+    low, high = bootstrap_ci(table(right))
     assert 0 <= low <= np.mean(right) <= high <= 1
 
 
 def test_the_interval_of_290_tracks_is_some_five_points_to_each_side():
-    low, high = accuracy_interval(table(np.arange(290) % 10 < 6))
+    low, high = bootstrap_ci(table(np.arange(290) % 10 < 6))
     assert 0.05 < 0.6 - low < 0.065
     assert 0.05 < high - 0.6 < 0.065
 
 
 def test_artists_that_fail_together_widen_it():
     right = np.repeat(np.arange(30) % 2 == 0, 10)
-    narrow = np.diff(accuracy_interval(table(right)))
-    wide = np.diff(
-        accuracy_interval(table(right, artists=np.repeat(np.arange(30), 10).astype(str)))
-    )
+    narrow = np.diff(bootstrap_ci(table(right)))
+    wide = np.diff(bootstrap_ci(table(right, artists=np.repeat(np.arange(30), 10).astype(str))))
     assert wide > 2 * narrow
 
 
@@ -56,59 +54,59 @@ def test_the_test_part_comes_before_the_valid_part():
 def test_a_score_says_what_it_is_a_score_of(tmp_path):
     predictions = table([True, True, False, True])
     split = predictions.assign(split=["train", "valid"] * 2, artist_id=["x", "x", "y", "z"])
-    result = score(predictions, "random", split=split)
+    result = evaluate(predictions, "random", split=split)
     assert (result["accuracy"], result["tracks"]) == (0.75, 4)
     assert result["leaks"] == {"artist": 1}
     assert result["macro_f1"] == pytest.approx(np.mean([2 / 3, 4 / 5]), abs=1e-4)
     assert result["recall"] == {"jazz": 0.5, "rock": 1.0}
-    assert describe_score(result).startswith("75.0 % [")
-    assert describe_score(result).endswith("of 4 tracks (random); few tracks, so a rough figure")
-    assert describe_score(result | {"tracks": 290}).endswith("of 290 tracks (random)")
+    assert format_score(result).startswith("75.0 % [")
+    assert format_score(result).endswith("of 4 tracks (random); few tracks, so a rough figure")
+    assert format_score(result | {"tracks": 290}).endswith("of 290 tracks (random)")
     assert recall_by_genre(predictions).to_dict() == {"jazz": 0.5, "rock": 1.0}
     with pytest.raises(ValueError, match="no track to judge by"):
-        score(predictions.head(0), "random")
+        evaluate(predictions.head(0), "random")
 
 
 def test_a_genre_that_nobody_judged_gives_no_figure():
     predictions = table([True, True]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
     with pytest.raises(ValueError, match="No track of 'blues'"):
-        score(predictions, "random")
+        evaluate(predictions, "random")
 
 
 def test_a_genre_that_is_only_learned_from_is_named_beside_the_figure():
     predictions = table([True, True, True, False]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
     learned = pd.DataFrame({"track_id": ["b1", "b2"], "genre": "blues", "split": "train"})
     split = pd.concat([predictions.assign(split="valid"), learned])
-    result = score(predictions, "artists-apart", split=split)
+    result = evaluate(predictions, "artist-split", split=split)
     assert result["untested"] == ["blues"]
     assert result["macro_f1"] == pytest.approx(np.mean([0.8, 2 / 3]), abs=1e-4)
-    assert "; not tested: blues;" in describe_score(result)
+    assert "; not tested: blues;" in format_score(result)
     # A genre that the split has to judge by must be among the judged.
     with pytest.raises(ValueError, match="No track of 'jazz'"):
-        score(predictions[predictions["genre"] == "rock"], "artists-apart", split=split)
+        evaluate(predictions[predictions["genre"] == "rock"], "artist-split", split=split)
 
 
 def test_all_right_is_no_proof_that_all_will_be():
     for n in (3, 17, 60):
-        low, high = accuracy_interval(table(np.ones(n, bool)))
+        low, high = bootstrap_ci(table(np.ones(n, bool)))
         assert (low, high) == (pytest.approx(1 - 3 / n), 1)
-        low, high = accuracy_interval(table(np.zeros(n, bool)))
+        low, high = bootstrap_ci(table(np.zeros(n, bool)))
         assert (low, high) == (0, pytest.approx(3 / n))
 
 
 def test_a_model_is_no_better_than_itself():
     one = table(np.arange(100) % 3 == 0)
-    same = compare(one, one)
+    same = paired_permutation_test(one, one)
     assert (same["difference"], same["p_value"]) == (0.0, 1.0)
 
 
 def test_a_clear_difference_is_told_from_chance():
     good, bad = table(np.arange(200) % 10 < 8), table(np.arange(200) % 10 < 5)
-    better = compare(good, bad)
+    better = paired_permutation_test(good, bad)
     assert better["difference"] == pytest.approx(0.3)
     assert better["p_value"] < 0.001
     assert better["interval"][0] > 0.2
-    back = compare(bad, good)
+    back = paired_permutation_test(bad, good)
     assert back["difference"] == pytest.approx(-0.3)
     assert back["p_value"] == better["p_value"]
 
@@ -117,16 +115,16 @@ def test_a_difference_by_one_artist_alone_is_no_difference():
     artists = np.repeat(np.arange(20), 10).astype(str)
     good = table(np.ones(200, bool), artists=artists)
     bad = table(np.arange(200) >= 10, artists=artists)
-    assert compare(good, bad)["p_value"] > 0.5
+    assert paired_permutation_test(good, bad)["p_value"] > 0.5
 
 
 def test_only_the_same_tracks_are_compared():
     with pytest.raises(ValueError, match="within one protocol"):
-        compare(table([True, False]), table([True]))
+        paired_permutation_test(table([True, False]), table([True]))
 
 
-def test_a_learner_fills_the_table(learner, pictures):
-    tracks = pictures.head(6)
+def test_a_learner_fills_the_table(learner, images):
+    tracks = images.head(6)
     predictions = predict_tracks(learner, tracks)
     pd.testing.assert_frame_equal(predictions[tracks.columns], tracks)
     probabilities = predictions[[f"p_{genre}" for genre in learner.dls.vocab]]

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from melgenre.data.gtzan import gtzan_facts
-from melgenre.evaluation.metrics import score
+from melgenre.data.gtzan import gtzan_metadata
+from melgenre.evaluation.metrics import evaluate
 from melgenre.evaluation.results import (
     ResultsError,
     load_predictions,
@@ -38,7 +38,7 @@ def test_the_readme_says_what_the_results_say():
 def test_each_figure_follows_from_its_predictions(run):
     assert differences(ROOT / "results", run) == {}
     assert unknown_tracks(ROOT / "results", run) == []
-    facts = gtzan_facts()
+    facts = gtzan_metadata()
     predictions = load_predictions(ROOT / "results", pd.DataFrame([run])).merge(
         facts[["track_id", "fault_filtered_split"]], on="track_id", how="left"
     )
@@ -63,8 +63,8 @@ def example(*, jazz=(0.9, 0.1), seed=0):
     predictions = pd.DataFrame({"track_id": ["a", "b"], "genre": ["jazz", "rock"]})
     predictions = predictions.assign(p_jazz=jazz, p_rock=[1 - p for p in jazz])
     predictions["predicted"] = ["jazz" if p > 0.5 else "rock" for p in jazz]
-    training = {"collection": "c", "model": "small, quick", "weights": "none", "seed": seed}
-    return training, score(predictions, "random"), predictions
+    training = {"collection": "c", "model": "small, smoke-test", "weights": "none", "seed": seed}
+    return training, evaluate(predictions, "random"), predictions
 
 
 def test_a_run_is_written_down_and_replaces_its_earlier_line(tmp_path):
@@ -110,7 +110,7 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
 def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, damage, said):
     record_result(tmp_path, *example())
     record_result(tmp_path, *example(seed=1))
-    damage(tmp_path / "predictions" / "c_random_small-quick_0.csv")
+    damage(tmp_path / "predictions" / "c_random_small-smoke-test_0.csv")
     with pytest.warns(UserWarning, match=said):
         assert load_results(tmp_path)["seed"].tolist() == [1]
 
@@ -132,9 +132,9 @@ def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
 def test_a_results_file_names_no_file_of_another_folder(tmp_path):
     record_result(tmp_path / "results", *example())
     predictions = tmp_path / "results" / "predictions"
-    (predictions / "c_random_small-quick_0.csv").rename(tmp_path / "other.csv")
+    (predictions / "c_random_small-smoke-test_0.csv").rename(tmp_path / "other.csv")
     file = tmp_path / "results" / "runs.jsonl"
-    file.write_text(file.read_text().replace("c_random_small-quick_0.csv", "../../other.csv"))
+    file.write_text(file.read_text().replace("c_random_small-smoke-test_0.csv", "../../other.csv"))
     with pytest.warns(UserWarning, match="damaged"):
         assert load_results(tmp_path / "results").empty
 
@@ -143,7 +143,7 @@ def test_a_genre_may_be_named_as_pandas_names_missing_values(tmp_path):
     training, _, predictions = example()
     predictions = predictions.replace({"genre": {"jazz": "None"}, "predicted": {"jazz": "None"}})
     predictions = predictions.rename(columns={"p_jazz": "p_None"})
-    record_result(tmp_path, training, score(predictions, "random"), predictions)
+    record_result(tmp_path, training, evaluate(predictions, "random"), predictions)
     assert load_results(tmp_path)["accuracy"].tolist() == [1.0]
 
 

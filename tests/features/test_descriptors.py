@@ -6,18 +6,18 @@ from melgenre.data.audio import AudioError
 from melgenre.data.collection import find_tracks
 from melgenre.features.descriptors import (
     DESCRIPTORS,
-    describe_clip,
-    extract_descriptors,
+    clip_descriptors,
+    compute_descriptors,
     find_descriptors,
     load_descriptors,
 )
-from melgenre.inference.batch import find_songs
+from melgenre.inference.batch import find_audio_files
 
 
 def test_a_tone_is_described_as_what_it_is():
     t = np.arange(22050 * 5) / 22050
     low, high = (
-        dict(zip(DESCRIPTORS, describe_clip(np.sin(2 * np.pi * f * t, dtype="f4")), strict=True))
+        dict(zip(DESCRIPTORS, clip_descriptors(np.sin(2 * np.pi * f * t, dtype="f4")), strict=True))
         for f in (220, 2200)
     )
     assert low["spectral_centroid"] == pytest.approx(220, rel=0.2)
@@ -32,7 +32,7 @@ def test_clicks_are_counted_as_beats():
     click = np.random.default_rng(0).uniform(-1, 1, 400)
     for beat in range(40):  # two a second
         y[beat * 11025 : beat * 11025 + 400] = click
-    said = dict(zip(DESCRIPTORS, describe_clip(y), strict=True))
+    said = dict(zip(DESCRIPTORS, clip_descriptors(y), strict=True))
     assert said["tempo"] == pytest.approx(120, rel=0.05)
     assert said["beats"] == pytest.approx(40, abs=3)
 
@@ -40,7 +40,7 @@ def test_clicks_are_counted_as_beats():
 def test_real_clips_agree_with_the_first_project(gtzan):
     tracks = find_tracks(gtzan).dropna(subset="path")
     tracks = tracks.groupby("genre").head(2)
-    ours = extract_descriptors(tracks, progress=False).set_index("track_id")
+    ours = compute_descriptors(tracks, progress=False).set_index("track_id")
     theirs = load_descriptors(find_descriptors(tracks), tracks).set_index("track_id")
     r = {name: np.corrcoef(ours[name], theirs.loc[ours.index, name])[0, 1] for name in DESCRIPTORS}
     # Tempo is half of what it was for one clip of 70, and so are its beats: see notebook 03.
@@ -50,18 +50,18 @@ def test_real_clips_agree_with_the_first_project(gtzan):
 def test_broken_clips_are_told_and_left_out(tmp_path, write_song, capsys):
     write_song(tmp_path / "jazz" / "fine.wav", seconds=3)
     (tmp_path / "jazz" / "broken.wav").write_bytes(b"no sound")
-    described = extract_descriptors(find_tracks(tmp_path), progress=False)
+    described = compute_descriptors(find_tracks(tmp_path), progress=False)
     assert described["track_id"].tolist() == ["jazz/fine"]
     assert "1 of 2 tracks skipped" in capsys.readouterr().out
     (tmp_path / "jazz" / "fine.wav").unlink()
     with pytest.raises(AudioError, match="nothing to describe"):
-        extract_descriptors(find_tracks(tmp_path), progress=False)
+        compute_descriptors(find_tracks(tmp_path), progress=False)
 
 
 def test_of_a_messy_folder_all_that_can_be_read_is_described(messy_music, capsys):
     album = messy_music / "Jazz" / "Miles O'Hara" / "First album"
-    tracks = pd.DataFrame({"path": [str(song) for song in find_songs(album)]})
-    described = extract_descriptors(tracks, progress=False)
+    tracks = pd.DataFrame({"path": [str(song) for song in find_audio_files(album)]})
+    described = compute_descriptors(tracks, progress=False)
     assert len(described) == len(tracks) - 2
     printed = capsys.readouterr().out
     assert "2 of 6 tracks skipped" in printed
@@ -70,7 +70,7 @@ def test_of_a_messy_folder_all_that_can_be_read_is_described(messy_music, capsys
 
 
 def test_descriptors_made_earlier_are_told_when_they_do_not_fit(tmp_path):
-    tracks = pd.DataFrame({"track_id": ["a"], "path": [None], "picture": [None]})
+    tracks = pd.DataFrame({"track_id": ["a"], "path": [None], "image": [None]})
     table = pd.DataFrame({"track_id": ["b"], **dict.fromkeys(DESCRIPTORS, 0.0)})
     table.to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(ValueError, match="none of these 1 tracks"):

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import melgenre
-from melgenre.inference.batch import classify_folder, find_songs
+from melgenre.inference.batch import classify_folder, find_audio_files
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import write_config
 
@@ -89,10 +89,10 @@ def test_a_run_goes_on_where_it_stopped(classifier, songs, tmp_path, monkeypatch
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]) + lines[-1][:20])  # killed within a line
     asked = []
-    ask = GenreClassifier.pictures
+    ask = GenreClassifier.images
     monkeypatch.setattr(
         GenreClassifier,
-        "pictures",
+        "images",
         lambda self, song: (asked.append(song.name), ask(self, song))[1],
     )
     write_song(songs / "a.wav", seconds=40)  # changed since
@@ -159,7 +159,7 @@ def test_a_spreadsheet_runs_nothing_of_a_csv(classifier, tmp_path, write_song):
 
 def test_a_folder_without_sound_gets_a_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="no sound in this folder"):
-        find_songs(tmp_path)
+        find_audio_files(tmp_path)
 
 
 class TestShell:
@@ -202,7 +202,7 @@ class TestShell:
             (("predict", songs / "a.wav", "--model", tmp_path / "none"), "No exported model in"),
             (("predict", exported, "--model", exported), "no sound in this folder"),
             (("train", songs, "--recipe", "great"), "No recipe 'great'. Choose one of texture"),
-            (("extract", tmp_path / "none", tmp_path / "pictures"), "none"),
+            (("extract", tmp_path / "none", tmp_path / "images"), "none"),
         ]:
             ran = self.run(*arguments, cwd=tmp_path)
             assert ran.returncode == 1, arguments
@@ -238,10 +238,10 @@ class TestShell:
                 t = np.arange(5 * 22050) / 22050
                 y = 0.3 * np.sin(2 * np.pi * (pitch + 7 * number) * t)
                 soundfile.write(file, y * (1 + np.sin(2 * np.pi * (2 + number) * t)) / 2, 22050)
-        made = self.run("extract", "music", "pictures", "-q", cwd=tmp_path)
-        assert made.stdout == "12 of 12 songs have a picture in pictures.\n"
-        assert len(list((tmp_path / "pictures").rglob("*.png"))) == 12
-        trained = self.run("train", "music", "--recipe", "quick", "--architecture", "resnet18",
+        made = self.run("extract", "music", "images", "-q", cwd=tmp_path)
+        assert made.stdout == "12 of 12 songs have an image in images.\n"
+        assert len(list((tmp_path / "images").rglob("*.png"))) == 12
+        trained = self.run("train", "music", "--recipe", "smoke-test", "--architecture", "resnet18",
                            "--out", "mine", "-q", cwd=tmp_path)  # fmt: skip
         assert (trained.returncode, trained.stderr) == (0, ""), "no warnings of torch either"
         assert "Exported to mine" in trained.stdout
@@ -258,7 +258,7 @@ class TestShell:
                 genre = tmp_path / "music" / os.fsdecode(name)
                 genre.mkdir(parents=True, exist_ok=True)
                 song.rename(genre / os.fsdecode(b"\xff" * number + b"\x07.wav"))
-        ran = self.run("train", "music", "--recipe", "quick", "--architecture", "resnet18",
+        ran = self.run("train", "music", "--recipe", "smoke-test", "--architecture", "resnet18",
                        "--out", "mine", cwd=tmp_path)  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", ran.stdout)
@@ -269,8 +269,8 @@ class TestShell:
         assert len(pd.read_csv(tmp_path / "g.csv")) == 30
 
     def test_a_messy_folder_is_trained_on_and_predicted(self, messy_music, tmp_path):
-        trained = self.run("train", messy_music, "--recipe", "quick", "--architecture", "resnet18",
-                           "--out", "mine", cwd=tmp_path)  # fmt: skip
+        trained = self.run("train", messy_music, "--recipe", "smoke-test",
+                           "--architecture", "resnet18", "--out", "mine", cwd=tmp_path)  # fmt: skip
         assert trained.returncode == 0, trained.stderr
         # What was understood, what was skipped, progress, and what the figure is worth.
         assert re.search(r"Jazz +12 +3 +0\n", trained.stdout)
@@ -278,7 +278,7 @@ class TestShell:
         assert "Jazz/Miles O'Hara/First album/empty.wav: empty file" in trained.stdout
         assert re.search(r"epoch  3: loss .*accuracy of valid \d+", trained.stdout)
         assert "Genres:   Ambient, Drum & Bass, Jazz, Шансон\n" in trained.stdout
-        assert re.search(r"Accuracy: .*\(artists-apart\); few tracks, so a rough", trained.stdout)
+        assert re.search(r"Accuracy: .*\(artist-split\); few tracks, so a rough", trained.stdout)
         assert "No artist is on both sides" in trained.stdout
         # The split is stored: no artist is on two sides, and no unreadable song on any.
         split = pd.read_csv(tmp_path / "mine" / "split.csv")

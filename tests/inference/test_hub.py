@@ -116,9 +116,9 @@ def test_a_repository_that_is_missing_gets_a_sentence(hub, environment, tmp_path
 
 
 def test_a_model_goes_to_the_hub_without_its_pickle_and_comes_back(
-    hub, environment, exported, pictures, tmp_path
+    hub, environment, exported, images, tmp_path
 ):
-    song = os.path.abspath(pictures["path"].iloc[0])
+    song = os.path.abspath(images["path"].iloc[0])
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", THERE_AND_BACK, str(exported), song],
         cwd=tmp_path, capture_output=True, text=True, env=environment,

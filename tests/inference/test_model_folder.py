@@ -10,8 +10,8 @@ from melgenre.inference.model_folder import ModelError, read_config
 WHOLE = {
     "format_version": 3, "architecture": "resnet18", "body": "whole", "genres": ["jazz", "רוק"],
     "mel_settings": {"n_mels": 64}, "normalisation": {"mean": [0.4, 0.4, 0.4], "std": [1, 1, 1]},
-    "calibration": {"temperature": 1.2, "strangest": 3.5, "tracks": 70},
-    "training": {"recipe": "quick", "collection": "gtzan"}, "result": {"accuracy": 0.8},
+    "calibration": {"temperature": 1.2, "ood_threshold": 3.5, "tracks": 70},
+    "training": {"recipe": "smoke-test", "collection": "gtzan"}, "result": {"accuracy": 0.8},
 }  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def test_what_is_missing_is_filled(model):
     first = {name: WHOLE[name] for name in
              ("architecture", "genres", "mel_settings", "normalisation")}  # fmt: skip
     config = read_config(model({"format_version": 1, **first}))
-    assert (config["body"], config["calibration"]["strangest"]) == ("whole", None)
+    assert (config["body"], config["calibration"]["ood_threshold"]) == ("whole", None)
     assert config["training"]["train_tracks"] == "?"
     assert config["result"]["accuracy"] is None
     assert MelSettings(**config["mel_settings"]).n_mels == 64
@@ -52,9 +52,9 @@ CHANGES = [
                        {"mean": "abc", "std": [1] * 3},
                        {"mean": [10**400] * 3, "std": [1] * 3}, {"mean": 1, "std": 1},
                        {"mean": [0] * 3, "std": [float("inf")] * 3}]),
-    ("calibration", [None, 1, [], {"temperature": 0}, {"temperature": "1"}, {"strangest": "3"},
-                     {"temperature": float("nan")}, {"strangest": float("-inf")}]),
-    ("training", [None, [], "text", {"recipe": ["quick"]}, {"versions": 1}]),
+    ("calibration", [None, 1, [], {"temperature": 0}, {"temperature": "1"}, {"ood_threshold": "3"},
+                     {"temperature": float("nan")}, {"ood_threshold": float("-inf")}]),
+    ("training", [None, [], "text", {"recipe": ["smoke-test"]}, {"versions": 1}]),
     ("result", [None, [], "text"]),
     ("sha256", [None, [], "text"]),
 ]  # fmt: skip

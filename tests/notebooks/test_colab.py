@@ -250,13 +250,13 @@ def run_notebook(new_runtime, source, tmp_path_factory):
 def runs(run_notebook, tmp_path_factory):
     """All notebooks in order, each in a new runtime with the same Drive.
 
-    A dict of names to the executed notebook and the times of the Drive's pictures after it.
+    A dict of names to the executed notebook and the times of the Drive's images after it.
     """
     drive, runs = tmp_path_factory.mktemp("drive"), {}
     for file in NOTEBOOKS:
         executed = run_notebook(file, COLAB_DRIVE=str(drive))
-        pictures = {file: file.stat().st_mtime_ns for file in drive.rglob("pictures/*/*/*.png")}
-        runs[file.stem] = executed, pictures
+        images = {file: file.stat().st_mtime_ns for file in drive.rglob("images/*/*/*.png")}
+        runs[file.stem] = executed, images
     return runs
 
 
@@ -299,7 +299,7 @@ def test_the_browser_of_confusions_is_shown(runs):
 
 def test_the_music_is_downloaded_and_drawn_once(runs, server):
     assert server.requests == ["/main.zip"]
-    drawn = [pictures for _, pictures in list(runs.values())[1:]]
+    drawn = [images for _, images in list(runs.values())[1:]]
     assert drawn[0]
     assert all(drawn[0].items() <= later.items() for later in drawn)
 

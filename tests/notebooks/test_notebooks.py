@@ -11,12 +11,12 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from melgenre.data.gtzan import gtzan_facts
+from melgenre.data.gtzan import gtzan_metadata
 from melgenre.data.synthetic.collection import GENRES, make_synthetic_collection
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {
-    "RECIPE": "quick",
+    "RECIPE": "smoke-test",
     "ARCHITECTURE": "mobilenet_v3_small",
     "MODEL": "mobilenet_v3_small",
 }
@@ -54,7 +54,7 @@ def ten_of_each(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ten") / "gtzan-mini"
     make_synthetic_collection(folder, clips_per_genre=10, duration=8, progress=False)
     (folder / "SYNTHETIC.md").unlink()
-    gtzan = sorted(gtzan_facts()["genre"].unique())
+    gtzan = sorted(gtzan_metadata()["genre"].unique())
     for made_up, genre in zip(GENRES, gtzan, strict=True):
         for number in range(10):
             clip = folder / "genres" / made_up / f"{made_up}.{number:05d}.wav"
@@ -78,7 +78,7 @@ def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(workshop, music, m
         assert f"[{number}/{len(NOTEBOOKS)}] {file.stem} ... done in" in run.stdout
         executed = nbformat.read(workshop / "runs" / file.name, as_version=4)
         assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source)
-    assert "Accuracy of mobilenet_v3_small, quick:" in run.stdout
+    assert "Accuracy of mobilenet_v3_small, smoke-test:" in run.stdout
     assert {f.name for f in (workshop / "models" / "mobilenet_v3_small").iterdir()} == {
         "learner.pkl", "model.safetensors", "model.onnx", "config.json", "split.csv", "README.md",
     }  # fmt: skip
@@ -89,9 +89,9 @@ def test_all_notebooks_run_on_ten_clips_of_each_genre(workshop, ten_of_each, mon
     run = run_notebooks(workshop)
     assert run.returncode == 0, run.stdout + run.stderr
     # The honest figure keeps artists apart, and tells how much it is worth.
-    figures = re.findall(r"^Accuracy of mobilenet_v3_small, quick: (.*)$", run.stdout, re.M)
+    figures = re.findall(r"^Accuracy of mobilenet_v3_small, smoke-test: (.*)$", run.stdout, re.M)
     assert any("(random)" in figure for figure in figures)
-    honest = [figure for figure in figures if "(artists-apart)" in figure]
+    honest = [figure for figure in figures if "(artist-split)" in figure]
     assert honest
     for figure in honest:
         assert "not tested: blues, classical, reggae, rock; few tracks, so a rough" in figure

@@ -14,7 +14,7 @@ def test_gradients_are_what_finite_differences_say(seed, model):
     X, Y = rng.normal(size=(12, 5)), np.eye(3)[rng.integers(3, size=12)]
     model = model(l2=0.01, seed=seed)
     parameters = {
-        name: rng.normal(size=value.shape) for name, value in model.first_parameters(5, 3).items()
+        name: rng.normal(size=value.shape) for name, value in model.init_parameters(5, 3).items()
     }
     _, gradients = model.loss_and_gradients(parameters, X, Y)
     for name, gradient in gradients.items():

@@ -13,21 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from melgenre.confusion import attribution as evidence
-from melgenre.confusion.attribution import embed_pictures, nearest, picture_evidence
+from melgenre.confusion.attribution import attribution_maps, embed_images, nearest
 from melgenre.data.splits import held_out
-from melgenre.evaluation.metrics import score
-from melgenre.experiments import run_texture_machine
+from melgenre.evaluation.metrics import evaluate
+from melgenre.experiments import run_svm
 from melgenre.inference.classifier import GenreClassifier, _onnx_providers
 from melgenre.inference.model_folder import ModelError
-from melgenre.networks import TextureBody
+from melgenre.networks import TextureBackbone
 from melgenre.training import export, learner
-from melgenre.training.cached_features import body_features
+from melgenre.training.cached_features import extract_features
 from melgenre.training.export import export_learner, load_exported
 from melgenre.training.learner import (
     describe_training,
     fit,
     genre_learner,
-    picture_dataloaders,
+    image_dataloaders,
     predict_tracks,
 )
 from melgenre.training.transfer import transfer_learner
@@ -62,7 +62,7 @@ class Guard(TorchDispatchMode):
 def device(request, monkeypatch, tmp_path):
     """A second device; DataLoaders are made for it."""
     for module in (learner, evidence, export):
-        monkeypatch.setattr(module, "feature_folder", lambda: tmp_path / "features")
+        monkeypatch.setattr(module, "features_cache", lambda: tmp_path / "features")
     monkeypatch.setattr(defaults, "use_cuda", None)  # conftest.py keeps other tests on the CPU
     if request.param == "cuda":
         if not torch.cuda.is_available():
@@ -78,10 +78,8 @@ def device(request, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def few(pictures):
-    return pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])].reset_index(
-        drop=True
-    )
+def few(images):
+    return images[images["genre"].isin(sorted(images["genre"].unique())[:3])].reset_index(drop=True)
 
 
 def test_the_guard_raises_where_devices_mix():
@@ -94,11 +92,11 @@ def test_the_guard_raises_where_devices_mix():
 
 
 @pytest.mark.parametrize("pretrained", [True, False], ids=["frozen", "from scratch"])
-@pytest.mark.parametrize("recipe", ["texture", "first-project", "fine-tune", "quick"])
+@pytest.mark.parametrize("recipe", ["texture", "frozen-head", "fine-tune", "smoke-test"])
 @pytest.mark.filterwarnings("ignore:.*from a non-meta parameter in the checkpoint")
 def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
     monkeypatch.setitem(learner.RECIPES, recipe, {**learner.RECIPES[recipe], "freeze_epochs": 1})
-    learn = genre_learner(picture_dataloaders(few), "resnet18", recipe, pretrained=False)
+    learn = genre_learner(image_dataloaders(few), "resnet18", recipe, pretrained=False)
     if pretrained:  # as if its weights were ImageNet's
         learn.weights, learn.train_bn = "as if from ImageNet", False
         learn.freeze()
@@ -106,10 +104,10 @@ def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     predictions = predict_tracks(learn, held_out(few))
-    assert learn.frozen == (pretrained and recipe in ("texture", "first-project"))
+    assert learn.frozen == (pretrained and recipe in ("texture", "frozen-head"))
     training = describe_training(learn, few)
     assert training["device"].startswith(device.type)
-    result = {**score(predictions, "artists-apart"), "accuracy": 0.5}
+    result = {**evaluate(predictions, "artist-split"), "accuracy": 0.5}
     folder = export_learner(learn, tmp_path / "model", training, result, predictions)
     assert {p.device for p in learn.model.parameters()} == {device}
 
@@ -117,16 +115,16 @@ def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
     again = predict_tracks(loaded, predictions[list(few)])
     if device.type == "cuda":
         calibrated = GenreClassifier.load(folder, device="cpu")
-        images = [np.asarray(Image.open(file)) for file in predictions["picture"]]
-        probabilities, _ = calibrated.judge_pictures(images)
+        images = [np.asarray(Image.open(file)) for file in predictions["image"]]
+        probabilities, _ = calibrated.predict_images(images)
         np.testing.assert_allclose(again.filter(like="p_"), probabilities, atol=5e-3)
-    maps = picture_evidence(learn, few["picture"][0], list(learn.dls.vocab)[:2])
+    maps = attribution_maps(learn, few["image"][0], list(learn.dls.vocab)[:2])
     assert maps.shape == (2, 128, 387)
-    embedded = embed_pictures(learn, few)
+    embedded = embed_images(learn, few)
     assert embedded.device.type == "cpu"
     assert len(nearest(embedded[0], embedded, n=3)) == 3
 
-    start = transfer_learner(picture_dataloaders(few), folder)
+    start = transfer_learner(image_dataloaders(few), folder)
     with start.no_bar(), start.no_logging():
         fit(start)
     assert {p.device for p in start.model.parameters()} == {device}
@@ -135,16 +133,16 @@ def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
 
 
 def test_a_support_vector_machine_learns_from_features_of_the_device(device, few, monkeypatch):
-    monkeypatch.setattr("melgenre.experiments.feature_folder", lambda: learner.feature_folder())
-    training, result, _ = run_texture_machine(few, "random", "resnet18")
+    monkeypatch.setattr("melgenre.experiments.features_cache", lambda: learner.features_cache())
+    training, result, _ = run_svm(few, "random", "resnet18")
     assert result["tracks"] == 3
 
 
 def test_features_of_one_device_and_precision_are_not_taken_for_anothers(few, tmp_path):
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
-    assert isinstance(learn.model[0], TextureBody)
-    exact = body_features(learn, few, tmp_path)
-    rounded = body_features(learn, few, tmp_path, dtype=torch.bfloat16)
+    learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
+    assert isinstance(learn.model[0], TextureBackbone)
+    exact = extract_features(learn, few, tmp_path)
+    rounded = extract_features(learn, few, tmp_path, dtype=torch.bfloat16)
     assert not np.array_equal(exact, rounded)
     np.testing.assert_allclose(exact, rounded, rtol=0.2, atol=0.05)
     assert {file.name.partition("-cpu-")[2] for file in tmp_path.iterdir()} == {

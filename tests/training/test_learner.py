@@ -16,72 +16,70 @@ import torch
 from fastai.vision.all import Callback, load_learner
 from PIL import Image
 
-from melgenre.data.mel_settings import PictureError
+from melgenre.data.mel_settings import ImageError
 from melgenre.data.splits import held_out
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError
 from melgenre.networks import (
     ArchitectureError,
     build_network,
-    describe_imagenet_weights,
-    find_architecture,
+    get_architecture,
+    weights_source,
 )
-from melgenre.training.cached_features import body_features
+from melgenre.training.cached_features import extract_features
 from melgenre.training.export import export_learner, load_exported, load_split
 from melgenre.training.learner import (
-    _read_once,
+    _preload,
     describe_training,
     discard_checkpoint,
     fit,
     genre_learner,
-    picture_dataloaders,
+    image_dataloaders,
     predict_tracks,
 )
 from melgenre.training.precision import mixed_precision
 
 
-def test_pictures_reach_the_network_whole(pictures):
-    dls = picture_dataloaders(pictures)
+def test_images_reach_the_network_whole(images):
+    dls = image_dataloaders(images)
     x, y = dls.one_batch()
     assert x.shape[1:] == (3, 128, 387)
-    assert list(dls.vocab) == sorted(pictures["genre"].unique())
-    assert len(dls.train_ds) == (pictures["split"] == "train").sum()
-    assert len(dls.valid_ds) == (pictures["split"] == "valid").sum()
-    # What a batch holds is the picture, grey three times, normalised as ImageNet is.
-    picture, label = dls.valid_ds[0]
+    assert list(dls.vocab) == sorted(images["genre"].unique())
+    assert len(dls.train_ds) == (images["split"] == "train").sum()
+    assert len(dls.valid_ds) == (images["split"] == "valid").sum()
+    # What a batch holds is the image, grey three times, normalised as ImageNet is.
+    image, label = dls.valid_ds[0]
     batch = dls.valid.one_batch()[0][0].numpy()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    grey = np.asarray(picture).transpose(2, 0, 1) / 255
+    grey = np.asarray(image).transpose(2, 0, 1) / 255
     expected = (grey - mean[:, None, None]) / std[:, None, None]
     np.testing.assert_allclose(batch, expected, atol=1e-5)
 
 
-def test_left_out_tracks_are_never_learned(pictures):
-    some = pictures.assign(split=pictures["split"].where(pictures.index % 2 == 0))
-    dls = picture_dataloaders(some)
+def test_left_out_tracks_are_never_learned(images):
+    some = images.assign(split=images["split"].where(images.index % 2 == 0))
+    dls = image_dataloaders(some)
     assert len(dls.train_ds) + len(dls.valid_ds) == some["split"].notna().sum()
 
 
-def test_a_split_that_cannot_be_learned_gets_a_sentence(pictures):
-    genre = pictures["genre"].iloc[0]
-    hidden = pictures["split"].mask(
-        (pictures["genre"] == genre) & (pictures["split"] == "train"), None
-    )
+def test_a_split_that_cannot_be_learned_gets_a_sentence(images):
+    genre = images["genre"].iloc[0]
+    hidden = images["split"].mask((images["genre"] == genre) & (images["split"] == "train"), None)
     for split in ("train", "valid", hidden):
         with pytest.raises(ValueError, match="split the tracks anew"):
-            picture_dataloaders(pictures.assign(split=split))
+            image_dataloaders(images.assign(split=split))
 
 
-def test_a_picture_of_another_kind_is_never_seen(pictures, tmp_path):
+def test_a_image_of_another_kind_is_never_seen(images, tmp_path):
     Image.new("L", (1292, 128)).save(tmp_path / "wide.png")
-    wrong = pictures.copy()
-    wrong.loc[0, "picture"] = str(tmp_path / "wide.png")
-    with pytest.raises(PictureError, match="wide.png"):
-        picture_dataloaders(wrong)
+    wrong = images.copy()
+    wrong.loc[0, "image"] = str(tmp_path / "wide.png")
+    with pytest.raises(ImageError, match="wide.png"):
+        image_dataloaders(wrong)
 
 
-def test_training_learns(learner, pictures):
-    few = pictures[pictures["genre"].isin(learner.dls.vocab)]
+def test_training_learns(learner, images):
+    few = images[images["genre"].isin(learner.dls.vocab)]
     assert learner.training_losses[-1] < learner.training_losses[0]
     said = describe_training(learner, few)
     assert said["weights"] == "none (from scratch)"
@@ -89,14 +87,16 @@ def test_training_learns(learner, pictures):
     assert said["seconds"] > 0
 
 
-def test_the_number_of_threads_is_recorded_where_it_decides(pictures, tmp_path, monkeypatch):
+def test_the_number_of_threads_is_recorded_where_it_decides(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     names, before = set(), torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
         try:
-            learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+            learn = genre_learner(
+                image_dataloaders(few), "resnet18", "smoke-test", pretrained=False
+            )
             with learn.no_bar(), learn.no_logging():
                 fit(learn)
             assert describe_training(learn, few)["threads"] == threads
@@ -106,19 +106,21 @@ def test_the_number_of_threads_is_recorded_where_it_decides(pictures, tmp_path, 
     assert len(names) == 2, "neither resumes the other"
 
 
-def test_the_same_seed_gives_the_same_network(pictures):
-    dls = picture_dataloaders(pictures)
-    one, two = (genre_learner(dls, "resnet18", "quick", pretrained=False, seed=7) for _ in range(2))
+def test_the_same_seed_gives_the_same_network(images):
+    dls = image_dataloaders(images)
+    one, two = (
+        genre_learner(dls, "resnet18", "smoke-test", pretrained=False, seed=7) for _ in range(2)
+    )
     for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_without_imagenet_weights_one_warning_and_no_traceback(pictures, tmp_path, monkeypatch):
+def test_without_imagenet_weights_one_warning_and_no_traceback(images, tmp_path, monkeypatch):
     # An empty cache, and a proxy that nobody listens at: a machine without a network.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    dls = picture_dataloaders(pictures)
+    dls = image_dataloaders(images)
     with pytest.warns(UserWarning, match="No ImageNet weights for resnet18.*from scratch"):
         learn = genre_learner(dls, "resnet18")
     assert learn.weights == "none (from scratch)"
@@ -130,7 +132,7 @@ def test_imagenet_weights_are_known_by_their_file(tmp_path, monkeypatch):
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "resnet18-f37072fd.pth").write_bytes(b"something else")
-    assert describe_imagenet_weights("resnet18").startswith("stand-in for torchvision")
+    assert weights_source("resnet18").startswith("substitute for torchvision")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "resnet10t", "mixnet_s"])
@@ -142,13 +144,13 @@ def test_any_architecture_of_torchvision_or_timm_works(name):
 
 def test_an_unknown_architecture_gets_a_sentence_with_similar_names():
     with pytest.raises(ArchitectureError, match="'resnet35'.*resnet34"):
-        find_architecture("resnet35")
+        get_architecture("resnet35")
 
 
-def test_an_architecture_for_squares_alone_gets_a_sentence(pictures):
-    dls = picture_dataloaders(pictures)
-    with pytest.raises(ArchitectureError, match="does not take pictures of 128 x 387"):
-        genre_learner(dls, "vit_tiny_patch16_224", "quick", pretrained=False)
+def test_an_architecture_for_squares_alone_gets_a_sentence(images):
+    dls = image_dataloaders(images)
+    with pytest.raises(ArchitectureError, match="does not take images of 128 x 387"):
+        genre_learner(dls, "vit_tiny_patch16_224", "smoke-test", pretrained=False)
 
 
 @pytest.fixture(params=["0", "1"], ids=["float32", "bf16"])
@@ -165,9 +167,9 @@ def seen_by_head(learn, seen):
     )
 
 
-def test_training_is_fast_and_predictions_are_float32(pictures, bf16):
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+def test_training_is_fast_and_predictions_are_float32(images, bf16):
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
+    learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     seen = []
     hook = seen_by_head(learn, seen)
     with learn.no_bar(), learn.no_logging():
@@ -182,11 +184,11 @@ def test_training_is_fast_and_predictions_are_float32(pictures, bf16):
     assert describe_training(learn, few)["precision"] == ("bfloat16" if bf16 else "float32")
 
 
-def test_mixed_precision_may_be_entered_twice_and_interrupted(pictures, monkeypatch):
+def test_mixed_precision_may_be_entered_twice_and_interrupted(images, monkeypatch):
     monkeypatch.setenv("MELGENRE_BF16", "1")
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
-    batch = two_pictures(learn)
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
+    learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
+    batch = two_images(learn)
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -206,13 +208,13 @@ def test_mixed_precision_may_be_entered_twice_and_interrupted(pictures, monkeypa
     assert "forward" not in vars(learn.model)
 
 
-def two_pictures(learn):
+def two_images(learn):
     return torch.Tensor(learn.dls.train.one_batch()[0][:2])
 
 
-def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_path):
+def test_an_exported_learner_works_in_another_notebook(exported, images, tmp_path):
     """Plain `load_learner`, in another process and another working directory."""
-    picture = pictures["picture"].iloc[0]
+    image = images["image"].iloc[0]
     program = (
         "import sys; from fastai.vision.all import Callback, load_learner\n"
         "learn = load_learner(sys.argv[1])\n"
@@ -220,19 +222,19 @@ def test_an_exported_learner_works_in_another_notebook(exported, pictures, tmp_p
         "print(genre, *p.tolist())"
     )
     output = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, exported / "learner.pkl", picture],
+        [sys.executable, "-W", "ignore", "-c", program, exported / "learner.pkl", image],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         here = load_learner(exported / "learner.pkl")
     with here.no_bar():
-        genre, _, probabilities = here.predict(picture)
+        genre, _, probabilities = here.predict(image)
     assert output[0] == genre
     np.testing.assert_allclose([float(p) for p in output[1:]], probabilities, atol=1e-6)
 
 
-def test_an_export_leaves_the_learner_as_it_is(learner, exported, pictures, tmp_path):
+def test_an_export_leaves_the_learner_as_it_is(learner, exported, images, tmp_path):
     few = learner.dls.valid_ds.items.reset_index(drop=True)
     before = predict_tracks(learner, few)
     opt, model = learner.opt, learner.model
@@ -294,12 +296,12 @@ def test_a_full_disk_ends_an_export_in_a_sentence_and_leaves_nothing(learner, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_ends_no_training(pictures, tmp_path, monkeypatch):
+def test_a_full_disk_ends_no_training(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     for weights, said in (("none (from scratch)", "not saved"), ("as if from", "not kept")):
-        learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+        learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
         learn.weights = weights
         with learn.no_bar(), learn.no_logging(), pytest.warns(match=said), small_disk():
             fit(learn)
@@ -327,40 +329,40 @@ def test_a_network_that_diverged_is_not_exported(learner, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_an_export_keeps_its_split(learner, exported, pictures, capsys):
-    split = load_split(exported, pictures).set_index("track_id")["split"]
+def test_an_export_keeps_its_split(learner, exported, images, capsys):
+    split = load_split(exported, images).set_index("track_id")["split"]
     for side, items in (("train", learner.dls.train_ds), ("valid", learner.dls.valid_ds)):
         assert set(split.index[split == side]) == set(items.items["track_id"])
     # Tracks of genres that it never saw belong to no side.
-    assert split.isna().sum() == (~pictures["genre"].isin(learner.dls.vocab)).sum()
+    assert split.isna().sum() == (~images["genre"].isin(learner.dls.vocab)).sum()
     # A song that is no longer there, or new, changes nothing.
-    fewer = load_split(exported, pictures.iloc[::3])
+    fewer = load_split(exported, images.iloc[::3])
     assert fewer["split"].equals(
         split[fewer["track_id"]].reset_index(drop=True).set_axis(fewer.index)
     )
-    others = load_split(exported, pictures.assign(track_id="other/" + pictures["track_id"]))
+    others = load_split(exported, images.assign(track_id="other/" + images["track_id"]))
     assert set(others["split"]) == {"test"}
     assert "all of them are new" in capsys.readouterr().out
 
 
-def test_an_export_without_a_split_gets_a_sentence(exported, pictures, tmp_path):
+def test_an_export_without_a_split_gets_a_sentence(exported, images, tmp_path):
     shutil.copytree(exported, tmp_path / "old", ignore=shutil.ignore_patterns("split.csv"))
     with pytest.raises(ModelError, match="old has no split.csv.*Export"):
-        load_split(tmp_path / "old", pictures)
+        load_split(tmp_path / "old", images)
 
 
-def test_a_limit_from_few_clips_is_not_used(learner, exported, pictures, tmp_path):
+def test_a_limit_from_few_clips_is_not_used(learner, exported, images, tmp_path):
     result = {"protocol": "random", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
     judged = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
     folder = export_learner(learner, tmp_path / "few", {"weights": "none"}, result, judged)
-    assert json.loads((folder / "config.json").read_text())["calibration"]["strangest"] is None
+    assert json.loads((folder / "config.json").read_text())["calibration"]["ood_threshold"] is None
     assert "cannot tell what it does" in (folder / "README.md").read_text()
     answer = GenreClassifier.load(folder).predict((np.zeros(22050 * 3, np.float32), 22050))
-    assert not answer.unsure
+    assert not answer.is_ood
     assert "calibrated on 8 clips, and 50 are needed" in repr(answer)
     # A model of made-up music is known by its collection.
     assert answer.caveats == (answer.caveats[0],)
-    made_up = GenreClassifier.load(exported).predict(pictures["path"].iloc[0])
+    made_up = GenreClassifier.load(exported).predict(images["path"].iloc[0])
     assert "trained on made-up music" in repr(made_up)
     assert len(made_up.caveats) == 1
 
@@ -369,7 +371,7 @@ def test_an_export_says_where_it_comes_from(exported):
     config = json.loads((exported / "config.json").read_text())
     assert config["format_version"] == 4
     assert config["mel_settings"]["hop_length"] == 1711
-    assert config["result"]["protocol"] == "artists-apart"
+    assert config["result"]["protocol"] == "artist-split"
     assert config["training"]["weights"] == "none (from scratch)"
     learn, same = load_exported(exported)
     assert all(same[name] == config[name] for name in config.keys() - {"result"})
@@ -377,8 +379,8 @@ def test_an_export_says_where_it_comes_from(exported):
     assert list(learn.dls.vocab) == config["genres"]
 
 
-def test_an_export_names_no_folder_of_this_machine(exported, pictures):
-    folder = str(pictures["picture"].iloc[0]).rsplit("/", 2)[0].encode()
+def test_an_export_names_no_folder_of_this_machine(exported, images):
+    folder = str(images["image"].iloc[0]).rsplit("/", 2)[0].encode()
     for file in exported.iterdir():
         assert folder not in file.read_bytes(), file.name
 
@@ -388,13 +390,13 @@ def test_a_missing_export_gets_a_sentence(tmp_path):
         load_exported(tmp_path / "resnet34")
 
 
-def test_a_recipe_trains_what_it_says(pictures):
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+def test_a_recipe_trains_what_it_says(images):
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
+    learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     # From scratch nothing is frozen: four epochs of all layers.
-    assert learn.recipe == "quick"
+    assert learn.recipe == "smoke-test"
     assert len(learn.recorder.values) == 4
 
 
@@ -404,15 +406,15 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("killed_in", [1, 2, 4])
 def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
-    pictures, tmp_path, monkeypatch, killed_in, capsys
+    images, tmp_path, monkeypatch, killed_in, capsys
 ):
     """`quick` as from ImageNet weights: one epoch of the head, then three of all layers."""
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
 
     def train(*callbacks):
-        learn = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False)
+        learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
         learn.weights = "as if from ImageNet"
         learn.add_cbs(callbacks)
         with learn.no_bar(), learn.no_logging():
@@ -448,37 +450,39 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
 
 
 def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
-    pictures, tmp_path, monkeypatch, capsys
+    images, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:2])]
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     for seed in (0, 1):
         learn = genre_learner(
-            picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=seed
+            image_dataloaders(few), "resnet18", "smoke-test", pretrained=False, seed=seed
         )
         with learn.no_bar(), learn.no_logging():
             fit(learn)
     assert "Resuming" not in capsys.readouterr().out
     learn.checkpoint_file.write_bytes(learn.checkpoint_file.read_bytes()[:5000])
-    again = genre_learner(picture_dataloaders(few), "resnet18", "quick", pretrained=False, seed=1)
+    again = genre_learner(
+        image_dataloaders(few), "resnet18", "smoke-test", pretrained=False, seed=1
+    )
     with again.no_bar(), again.no_logging(), pytest.warns(match="checkpoint .* is damaged"):
         fit(again)
     for name, weight in learn.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], weight, atol=0, rtol=0)
 
 
-def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("melgenre.training.learner.feature_folder", lambda: tmp_path)
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+def test_a_frozen_body_is_asked_once_and_its_head_learns(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.training.learner.features_cache", lambda: tmp_path)
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
+    learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
     learn.weights = "as if from ImageNet"
     before = {name: value.clone() for name, value in learn.model[0].state_dict().items()}
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     for name, value in learn.model[0].state_dict().items():
         torch.testing.assert_close(value, before[name])
-    # What the head learned from kept features holds for pictures.
+    # What the head learned from kept features holds for images.
     kept = predict_tracks(learn, few).filter(like="p_")
     learn.frozen = False
     torch.testing.assert_close(
@@ -490,49 +494,49 @@ def test_a_frozen_body_is_asked_once_and_its_head_learns(pictures, tmp_path, mon
     learned = few[few["split"] == "train"]
     right = predict_tracks(learn, learned)["predicted"] == learned["genre"].to_numpy()
     assert right.mean() > 0.9
-    # The second time the body is not asked, and a new picture adds to what is kept.
+    # The second time the body is not asked, and a new image adds to what is kept.
     asked = []
     hook = learn.model[0].register_forward_hook(lambda *call: asked.append(len(call[1][0])))
-    again = body_features(learn, few, tmp_path)
+    again = extract_features(learn, few, tmp_path)
     assert asked == []
-    more = body_features(learn, pictures.head(len(few) + 1), tmp_path)
+    more = extract_features(learn, images.head(len(few) + 1), tmp_path)
     hook.remove()
-    assert 0 < sum(asked) <= len(pictures)
-    np.testing.assert_array_equal(again[0], more[list(pictures.index).index(few.index[0])])
+    assert 0 < sum(asked) <= len(images)
+    np.testing.assert_array_equal(again[0], more[list(images.index).index(few.index[0])])
     assert len(list(tmp_path.glob("*.npz"))) == 1
 
 
-def test_kept_features_survive_damage_and_two_that_write_at_once(pictures, tmp_path, monkeypatch):
+def test_kept_features_survive_damage_and_two_that_write_at_once(images, tmp_path, monkeypatch):
     monkeypatch.setattr("melgenre.training.cached_features.KEPT_AT_ONCE", 2)
-    few = pictures.groupby("genre").head(2).head(6)
-    learn = genre_learner(picture_dataloaders(pictures), "resnet18", "texture", pretrained=False)
-    expected = body_features(learn, few, tmp_path / "alone")
+    few = images.groupby("genre").head(2).head(6)
+    learn = genre_learner(image_dataloaders(images), "resnet18", "texture", pretrained=False)
+    expected = extract_features(learn, few, tmp_path / "alone")
     with ThreadPoolExecutor(2) as pool:
         halves = few.iloc[:3], few.iloc[3:]
-        both = list(pool.map(lambda half: body_features(learn, half, tmp_path / "both"), halves))
+        both = list(pool.map(lambda half: extract_features(learn, half, tmp_path / "both"), halves))
     np.testing.assert_array_equal(np.concatenate(both), expected)
     for folder in ("alone", "both"):
         (file,) = (tmp_path / folder).glob("*.npz")
         with np.load(file) as kept:
-            assert len(kept["pictures"]) == 6
+            assert len(kept["images"]) == 6
     content = bytearray(file.read_bytes())
     for damaged in (content[:100], b"", content[:-1000] + bytes(1000)):
         file.write_bytes(damaged)
         with pytest.warns(UserWarning, match="damaged .* computed again"):
-            again = body_features(learn, few, tmp_path / "both")
+            again = extract_features(learn, few, tmp_path / "both")
         np.testing.assert_array_equal(again, expected)
 
 
-def test_a_head_is_the_same_with_any_number_of_threads(pictures, tmp_path, monkeypatch):
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+def test_a_head_is_the_same_with_any_number_of_threads(images, tmp_path, monkeypatch):
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     states, before = [], torch.get_num_threads()
     for threads in (1, 2, 3):
         monkeypatch.setattr(
-            "melgenre.training.learner.feature_folder", lambda n=threads: tmp_path / str(n)
+            "melgenre.training.learner.features_cache", lambda n=threads: tmp_path / str(n)
         )
         torch.set_num_threads(threads)
         try:
-            learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+            learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
             learn.weights = "as if from ImageNet"
             with learn.no_bar(), learn.no_logging():
                 fit(learn)
@@ -563,27 +567,27 @@ def test_a_network_that_cannot_be_cut_gets_a_sentence():
             build_network(name, 10, "texture")
 
 
-def test_a_texture_network_is_rebuilt_by_the_classifier(pictures, tmp_path, write_song):
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
-    learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
-    result = {"protocol": "artists-apart", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
+def test_a_texture_network_is_rebuilt_by_the_classifier(images, tmp_path, write_song):
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
+    learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
+    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
     judged = predict_tracks(learn, held_out(few))
     folder = export_learner(learn, tmp_path / "small", {"weights": learn.weights}, result, judged)
     loaded, _ = load_exported(folder)
     by_fastai = predict_tracks(loaded, judged[list(few)]).filter(like="p_").to_numpy()
-    pictures = np.stack([Image.open(file) for file in judged["picture"]])
+    images = np.stack([Image.open(file) for file in judged["image"]])
     for backend in ("torch", "onnx"):
         classifier = GenreClassifier.load(folder, backend=backend)
-        probabilities, _ = classifier.judge_pictures(list(pictures))
+        probabilities, _ = classifier.predict_images(list(images))
         np.testing.assert_allclose(probabilities, by_fastai, atol=1e-4)
     song = write_song(tmp_path / "song.wav", seconds=31)
     assert sum(classifier.predict(song).values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_pictures_that_are_read_once_make_the_same_batches(pictures):
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
-    for from_files in picture_dataloaders(few).loaders:
-        once = _read_once(from_files)
+def test_images_that_are_read_once_make_the_same_batches(images):
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
+    for from_files in image_dataloaders(few).loaders:
+        once = _preload(from_files)
         once.rng, from_files.rng = random.Random(3), random.Random(3)
         batches = list(zip(once, from_files, strict=True))
         for (x, y), (same_x, same_y) in batches:
@@ -591,12 +595,12 @@ def test_pictures_that_are_read_once_make_the_same_batches(pictures):
             assert y.tolist() == same_y.tolist()
 
 
-def test_training_is_the_same_whether_features_were_kept_or_not(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("melgenre.training.learner.feature_folder", lambda: tmp_path)
-    few = pictures[pictures["genre"].isin(sorted(pictures["genre"].unique())[:3])]
+def test_training_is_the_same_whether_features_were_kept_or_not(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.training.learner.features_cache", lambda: tmp_path)
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     heads = []
     for _ in range(2):
-        learn = genre_learner(picture_dataloaders(few), "resnet18", "texture", pretrained=False)
+        learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
         learn.weights = "as if from ImageNet"
         with learn.no_bar(), learn.no_logging():
             fit(learn)

@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 import torch
 
-from melgenre.evaluation.metrics import score
+from melgenre.evaluation.metrics import evaluate
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
 from melgenre.training.export import export_learner, load_exported
-from melgenre.training.learner import describe_training, fit, picture_dataloaders, predict_tracks
+from melgenre.training.learner import describe_training, fit, image_dataloaders, predict_tracks
 from melgenre.training.transfer import transfer_learner
 
 
 def test_with_the_same_genres_it_starts_with_the_models_answers(learner, exported):
     items = learner.dls.items.assign(split="train")
     items.iloc[::2, items.columns.get_loc("split")] = "valid"
-    start = transfer_learner(picture_dataloaders(items), exported)
+    start = transfer_learner(image_dataloaders(items), exported)
     known = predict_tracks(load_exported(exported)[0], items).filter(like="p_")
     np.testing.assert_allclose(predict_tracks(start, items).filter(like="p_"), known, atol=1e-4)
 
 
-def test_with_other_genres_all_but_the_last_layer_is_kept(learner, exported, pictures, tmp_path):
+def test_with_other_genres_all_but_the_last_layer_is_kept(learner, exported, images, tmp_path):
     known = list(learner.dls.vocab)
-    others = sorted(set(pictures["genre"]) - set(known))[:2]
-    mine = pictures[pictures["genre"].isin([known[1], *others])].reset_index(drop=True)
-    learn = transfer_learner(picture_dataloaders(mine), exported, seed=1)
+    others = sorted(set(images["genre"]) - set(known))[:2]
+    mine = images[images["genre"].isin([known[1], *others])].reset_index(drop=True)
+    learn = transfer_learner(image_dataloaders(mine), exported, seed=1)
     *layers, last = learn.model.state_dict().items()
     model = load_exported(exported)[0].model.state_dict()
     for name, tensor in layers:
@@ -43,17 +43,17 @@ def test_with_other_genres_all_but_the_last_layer_is_kept(learner, exported, pic
     training = describe_training(learn, mine)
     assert training["weights"].startswith("none (from scratch), then 8 tracks of synthetic-made-up")
     folder = export_learner(
-        learn, tmp_path / "mine", training, score(predictions, "artists-apart"), predictions
+        learn, tmp_path / "mine", training, evaluate(predictions, "artist-split"), predictions
     )
     answer = GenreClassifier.load(folder).predict(mine["path"].iloc[0])
     assert set(answer) == {known[1], *others}
 
 
-def test_a_model_that_cannot_be_started_from_gets_a_sentence(exported, pictures, tmp_path):
-    dls = picture_dataloaders(pictures)
+def test_a_model_that_cannot_be_started_from_gets_a_sentence(exported, images, tmp_path):
+    dls = image_dataloaders(images)
     with pytest.raises(ModelError, match="No exported model in .*none: there is no such folder"):
         transfer_learner(dls, tmp_path / "none")
-    broken = shutil.copytree(exported, tmp_path / "broken")
+    broken = shutil.copytree(exported, tmp_path / "corrupted")
     (broken / "model.safetensors").write_bytes(b"\x08")
     with pytest.raises(ModelError, match="broken is damaged"):
         transfer_learner(dls, broken)

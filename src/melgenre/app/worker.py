@@ -127,8 +127,8 @@ class Worker:
         self.process.join()
 
 
-def judge_recording(classifier, recording, *, max_minutes=15):
-    """What `predict` and `timeline` say of a recording, and its pictures, decoding it once.
+def analyse_recording(classifier, recording, *, max_minutes=15):
+    """What `predict` and `timeline` say of a recording, and its images, decoding it once.
 
     Parameters
     ----------
@@ -140,27 +140,27 @@ def judge_recording(classifier, recording, *, max_minutes=15):
 
     Returns
     -------
-    answer : melgenre.inference.classifier.Answer
+    answer : melgenre.inference.classifier.Prediction
     timeline : pd.DataFrame
-    pictures : list of np.ndarray
+    images : list of np.ndarray
 
     Raises
     ------
     melgenre.data.audio.AudioError
         If the recording cannot be used, or is longer than that.
     """
-    windows = _bounded(classifier.pictures(recording), max_minutes)
-    times, pictures, probabilities, strangeness = classifier.judge_windows(windows)
-    answer = classifier.conclude(probabilities, strangeness)
-    return answer, classifier.tabulate(times, probabilities, strangeness), pictures
+    windows = _bounded(classifier.images(recording), max_minutes)
+    times, images, probabilities, ood_score = classifier.predict_windows(windows)
+    answer = classifier.aggregate(probabilities, ood_score)
+    return answer, classifier.to_frame(times, probabilities, ood_score), images
 
 
 def _bounded(windows, max_minutes):
     """The windows, unless they are too many."""
-    for start, end, picture in windows:
+    for start, end, image in windows:
         if end > 60 * max_minutes:
             raise AudioError(f"longer than {max_minutes:g} min. Cut it.", "the recording")
-        yield start, end, picture
+        yield start, end, image
 
 
 def _work(pipe, model_folder, max_minutes):
@@ -192,7 +192,7 @@ def _check(classifier):
     """Classify silence, so that a damaged model is found now, and all that is needed is loaded."""
     silence = np.zeros(2 * classifier.settings.sample_rate, np.float32)
     try:
-        _judged_html(classifier, "", (silence, classifier.settings.sample_rate), 1)
+        _prediction_html(classifier, "", (silence, classifier.settings.sample_rate), 1)
     except Exception as error:  # a damaged config brings about errors of any kind
         raise ModelError(
             f"The model in {classifier.folder.name} is damaged: it cannot classify silence "
@@ -214,7 +214,7 @@ def _limit_memory():
 def _answer(classifier, file, name, max_minutes):
     """The HTML of an answer, or of the sentence that says why there is none."""
     try:
-        return _judged_html(classifier, name, file, max_minutes)
+        return _prediction_html(classifier, name, file, max_minutes)
     except AudioError as error:
         return sentence(error.reason, name), ""
     except MemoryError:
@@ -231,23 +231,23 @@ def sentence(words, name="", tag="p"):
     return f'<{tag} role="status">{named}{escape(words)}</{tag}>'
 
 
-def _judged_html(classifier, name, recording, max_minutes):
+def _prediction_html(classifier, name, recording, max_minutes):
     """The answer in words and figures, and the time line to be clicked."""
-    answer, timeline, pictures = judge_recording(classifier, recording, max_minutes=max_minutes)
+    answer, timeline, images = analyse_recording(classifier, recording, max_minutes=max_minutes)
     best, end = next(iter(answer)), timeline["end"].iloc[-1]
     words = f"{best}, {answer[best]:.0%}"
-    if answer.unsure:
+    if answer.is_ood:
         words = "unsure: unlike anything the model learned from"
     bars = "".join(
         f"<tr><td>{escape(str(genre))}</td><td><meter value={share:.4f}></meter></td>"
         f"<td>{share:.1%}</td></tr>"
         for genre, share in answer.items()
     )
-    note = "<p>So these figures mean nothing:</p>" if answer.unsure else ""
+    note = "<p>So these figures mean nothing:</p>" if answer.is_ood else ""
     note += "".join(f"<p>{escape(caveat)}</p>" for caveat in answer.caveats)
-    # A recording shorter than a picture is repeated in it.
+    # A recording shorter than an image is repeated in it.
     part = min(1, end / classifier.settings.duration)
-    ax = plot_timeline(timeline, [one[:, : round(part * one.shape[1])] for one in pictures])
+    ax = plot_timeline(timeline, [one[:, : round(part * one.shape[1])] for one in images])
     png, box = io.BytesIO(), ax.get_position()
     ax.figure.savefig(png, format="png", dpi=110)
     seen = f"""<img alt="The genres along the recording" title="Click to hear it from there"

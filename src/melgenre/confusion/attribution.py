@@ -5,17 +5,17 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import normalize
 
-from ..training.cached_features import body_features, feature_folder
+from ..training.cached_features import extract_features, features_cache
 
 STEPS = 6  # gradients per map; benchmarks/explaining.py measures what more of them would change
 
 
-def picture_evidence(learn, picture, genres, *, steps=STEPS):
-    """Attribution maps: what each point of a picture adds to the logits of some genres.
+def attribution_maps(learn, image, genres, *, steps=STEPS):
+    """Attribution maps: what each point of an image adds to the logits of some genres.
 
     Integrated gradients (Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks",
     2017): the gradient of the logit is averaged along the straight line from silence, which is
-    black, to the picture, and multiplied by their difference. The line is the same for every
+    black, to the image, and multiplied by their difference. The line is the same for every
     genre, so all genres share the forward passes. With alpha = u^2, the midpoint rule in u places
     more points near silence, where the gradient changes fastest::
 
@@ -25,7 +25,7 @@ def picture_evidence(learn, picture, genres, *, steps=STEPS):
     ----------
     learn : fastai.learner.Learner
         Its model may be on any device.
-    picture : str or Path
+    image : str or Path
     genres : list of str
         Of the learner's vocabulary.
     steps : int
@@ -35,25 +35,25 @@ def picture_evidence(learn, picture, genres, *, steps=STEPS):
     -------
     np.ndarray [shape=(len(genres), n_mels, columns)]
         Logits. Each map adds up, except for the error of the quadrature, to the genre's logit for
-        the picture minus its logit for silence.
+        the image minus its logit for silence.
     """
     model = learn.model.eval()
     device = next(model.parameters()).device
-    image = picture_batch(learn, picture).to(device)
-    silence = picture_batch(learn, np.zeros((*image.shape[-2:], 3), dtype=np.uint8)).to(device)
+    x = image_batch(learn, image).to(device)
+    silence = image_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8)).to(device)
     targets = [learn.dls.vocab.o2i[genre] for genre in genres]
-    gradients = torch.zeros(len(genres), *image.shape[1:], device=device)
+    gradients = torch.zeros(len(genres), *x.shape[1:], device=device)
     # One point at a time: larger batches are no faster on a CPU, and need more memory.
     for u in (np.arange(steps) + 0.5) / steps:
-        x = torch.lerp(silence, image, float(u**2)).requires_grad_()
-        logits = model(x)[0]
+        point = torch.lerp(silence, x, float(u**2)).requires_grad_()
+        logits = model(point)[0]
         for row, target in enumerate(targets):
-            (gradient,) = torch.autograd.grad(logits[target], x, retain_graph=True)
+            (gradient,) = torch.autograd.grad(logits[target], point, retain_graph=True)
             gradients[row] += 2 * u / steps * gradient[0]
-    return ((image - silence) * gradients).sum(dim=1).cpu().numpy()
+    return ((x - silence) * gradients).sum(dim=1).cpu().numpy()
 
 
-def smooth_evidence(maps):
+def smooth_maps(maps):
     """The positive part of attribution maps, smoothed as the confusion browser shows it.
 
     Single points flicker; a person wants to know which seconds and which bands matter.
@@ -61,7 +61,7 @@ def smooth_evidence(maps):
     Parameters
     ----------
     maps : np.ndarray [shape=(n, n_mels, columns)]
-        Of `picture_evidence`.
+        Of `attribution_maps`.
 
     Returns
     -------
@@ -70,31 +70,31 @@ def smooth_evidence(maps):
     return np.stack([gaussian_filter(one, (2, 4)) for one in maps]).clip(min=0)
 
 
-def picture_batch(learn, picture):
-    """One picture as the learner's own DataLoaders prepare it.
+def image_batch(learn, image):
+    """One image as the learner's own DataLoaders prepare it.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
-    picture : str, Path or np.ndarray [shape=(n_mels, columns, 3), dtype=uint8]
+    image : str, Path or np.ndarray [shape=(n_mels, columns, 3), dtype=uint8]
 
     Returns
     -------
     torch.Tensor [shape=(1, 3, n_mels, columns)]
     """
-    (batch,) = learn.dls.test_dl([picture], num_workers=0, bs=1).one_batch()
+    (batch,) = learn.dls.test_dl([image], num_workers=0, bs=1).one_batch()
     return torch.Tensor(batch)  # a plain tensor: fastai's subclass slows down every operation
 
 
-def embed_pictures(learn, tracks):
-    """What the network's last layer is given of each picture.
+def embed_images(learn, tracks):
+    """What the network's last layer is given of each image.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
         Its model is a body and a head, as fastai makes it.
     tracks : pd.DataFrame
-        With `picture`.
+        With `image`.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def embed_pictures(learn, tracks):
     parts = []
     with torch.inference_mode():
         if getattr(learn, "frozen", False):
-            features = torch.from_numpy(body_features(learn, tracks, feature_folder()))
+            features = torch.from_numpy(extract_features(learn, tracks, features_cache()))
             parts.append(head[:-1](features.to(device)))
         else:
             for (batch,) in learn.dls.test_dl(tracks, num_workers=0):
@@ -121,7 +121,7 @@ def nearest(asked, known, n=5):
     ----------
     asked : torch.Tensor [shape=(d,)]
     known : torch.Tensor [shape=(n_known, d)]
-        Both of `embed_pictures`.
+        Both of `embed_images`.
     n : int
 
     Returns

@@ -163,8 +163,8 @@ function drawPlayer(clip, png, { ask, stage }) {
   const image = png.byteLength
     ? make("img", { alt: `Mel-spectrogram of ${clip.name}`, draggable: false,
                     src: stage.url(png, "image/png") })
-    : make("div", { className: "missing", textContent: "no picture" });
-  const start = clip.sound_start ?? 0; // where in the picture the sound begins
+    : make("div", { className: "missing", textContent: "no image" });
+  const start = clip.sound_start ?? 0; // where in the image the sound begins
   const screen = make("div", {
     className: "spectrogram",
     data: clip.sound === "here"
@@ -175,7 +175,7 @@ function drawPlayer(clip, png, { ask, stage }) {
   const status = make("span", { className: "status", data: { role: "status" } });
   if (clip.sound !== "here") {
     status.textContent = clip.sound === "gone"
-      ? "The sound is gone: its file is no longer there." : "No sound, only its picture.";
+      ? "The sound is gone: its file is no longer there." : "No sound, only its image.";
     return { screen, row: make("div", { className: "controls" }, status) };
   }
   const button = make("button", { type: "button" });
@@ -271,7 +271,7 @@ function drawSwitch(label, fetchOnce, show) {
 
 /* The five highest probabilities, as bars. */
 function drawChances(clip) {
-  return make("div", { className: "chances" }, ...clip.chances.map(([genre, chance]) => {
+  return make("div", { className: "probabilities" }, ...clip.probabilities.map(([genre, chance]) => {
     const kind = genre === clip.predicted ? "predicted" : genre === clip.genre ? "true" : "";
     const bar = make("span", { className: `bar ${kind}` });
     bar.style.width = `${Math.max(1, 100 * chance)}%`;
@@ -322,7 +322,7 @@ function drawClip(clip, png, tools) {
   const player = drawPlayer(clip, png, tools);
   const who = clip.artist === null ? "" : ` · artist ${clip.artist}`;
   const similar = clip.similarity === undefined ? "" : ` · likeness ${clip.similarity.toFixed(2)}`;
-  const [, chance] = clip.chances.find(([genre]) => genre === clip.predicted) ?? [];
+  const [, chance] = clip.probabilities.find(([genre]) => genre === clip.predicted) ?? [];
   const called = clip.predicted ? `, called ${clip.predicted}` : "";
   const card = make("article", { className: "clip" },
     make("div", { className: "name" }, make("strong", { textContent: clip.name }), who + similar),

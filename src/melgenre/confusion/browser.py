@@ -1,6 +1,6 @@
 """The confusion matrix: as a figure for papers, and as a widget whose clips can be heard.
 
-The widget sends only the matrix at first. Pictures, sound, evidence and neighbours of a clip
+The widget sends only the matrix at first. Images, sound, evidence and neighbours of a clip
 travel when they are asked for: `browser.js` sends a message with a ticket, and the answer to it
 bears the same ticket.
 """
@@ -17,12 +17,12 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
-from ..data.annotations import VERDICTS, keep_decision, load_decisions
+from ..data.annotations import LABELS, load_annotations, save_annotation
 from ..data.audio import AudioError, encode_mp3
 from ..data.mel_settings import MelSettings
-from ..evaluation.metrics import EvaluationError, confusion_counts
-from ..features.images import load_clip
-from ..features.melspectrogram import fit_duration, melspectrogram_picture
+from ..evaluation.metrics import EvaluationError, confusion_matrix
+from ..features.images import load_center
+from ..features.melspectrogram import fix_length, melspectrogram_image
 from ..files import project_folder
 from ..training.learner import predict_tracks
 from .page import write_page
@@ -33,13 +33,13 @@ MAGMA = (matplotlib.colormaps["magma"](np.arange(256))[:, :3] * 255).astype(np.u
 COLOUR_OF_PREDICTED, COLOUR_OF_TRUE = (230, 159, 0), (86, 180, 233)
 
 
-def results_of(source):
+def as_predictions(source):
     """A table of results, from whatever has them.
 
     Parameters
     ----------
     source : pd.DataFrame, fastai.learner.Learner or fastai's ClassificationInterpretation
-        A table needs `genre`, `predicted`, `p_<genre>`, and `path` or `picture`. A learner is
+        A table needs `genre`, `predicted`, `p_<genre>`, and `path` or `image`. A learner is
         asked about its validation set, an interpretation about what it interprets.
 
     Returns
@@ -58,8 +58,8 @@ def results_of(source):
     missing = [column for column in ("genre", "predicted") if column not in source]
     if not any(str(column).startswith("p_") for column in source):
         missing.append("p_<genre>")
-    if not {"path", "picture"} & set(source):
-        missing.append("path or picture")
+    if not {"path", "image"} & set(source):
+        missing.append("path or image")
     if missing:
         raise EvaluationError(
             f"The table of results has no column {', '.join(missing)}. "
@@ -67,7 +67,7 @@ def results_of(source):
         )
     results = source.reset_index(drop=True)
     if "track_id" not in results:
-        file = results["path"] if "path" in results else results["picture"]
+        file = results["path"] if "path" in results else results["image"]
         results = results.assign(track_id=[Path(str(one)).stem for one in file])
     return results
 
@@ -79,27 +79,27 @@ def _predictions(learn, dl):
             "This learner has no clips to be asked about: one that was loaded from a file leaves "
             "them behind. Give a table of melgenre.training.learner.predict_tracks."
         )
-    if isinstance(dl.items, pd.DataFrame) and {"genre", "picture"} <= set(dl.items):
+    if isinstance(dl.items, pd.DataFrame) and {"genre", "image"} <= set(dl.items):
         return predict_tracks(learn, dl.items.reset_index(drop=True))
     with learn.no_bar(), learn.no_logging():
         probabilities, targets = learn.get_preds(dl=dl)
     vocab = list(learn.dls.vocab)
     table = pd.DataFrame(probabilities.numpy(), columns=[f"p_{genre}" for genre in vocab])
     return table.assign(
-        picture=[str(item) for item in dl.items],
+        image=[str(item) for item in dl.items],
         genre=[vocab[i] for i in targets.tolist()],
         predicted=[vocab[i] for i in probabilities.argmax(dim=1).tolist()],
     )
 
 
-def plot_confusion_matrix(results, *, per_cent=False, title=None, ax=None):
+def plot_confusion_matrix(results, *, normalize=False, title=None, ax=None):
     """The confusion matrix as a figure for a paper, or for a page that no kernel stands behind.
 
     Parameters
     ----------
     results : pd.DataFrame
         With `genre` and `predicted`.
-    per_cent : bool
+    normalize : bool
         Shares of each row in place of counts.
     title : str
         The accuracy if None.
@@ -109,7 +109,7 @@ def plot_confusion_matrix(results, *, per_cent=False, title=None, ax=None):
     -------
     matplotlib.axes.Axes
     """
-    counts = confusion_counts(results)
+    counts = confusion_matrix(results)
     share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     if ax is None:
         side = max(3.5, 0.55 * len(counts) + 1.5)
@@ -117,14 +117,14 @@ def plot_confusion_matrix(results, *, per_cent=False, title=None, ax=None):
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(counts.to_numpy() > 0):
         value = share.iat[row, column]
-        text = f"{100 * value:.0f}" if per_cent else counts.iat[row, column]
+        text = f"{100 * value:.0f}" if normalize else counts.iat[row, column]
         colour = "white" if value > 0.5 else "black"
         ax.text(column, row, text, ha="center", va="center", color=colour)
     # A dollar sign in a name would start a formula.
     names = [genre.replace("$", r"\$") for genre in counts.index]
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names)), names)
-    ax.set_xlabel("called" + (", % of the row" if per_cent else ""))
+    ax.set_xlabel("called" + (", % of the row" if normalize else ""))
     ax.set_ylabel("is")
     right = np.trace(counts) / max(1, len(results))
     ax.set_title(title or f"{100 * right:.1f} % of {len(results)} clips are called what they are")
@@ -137,16 +137,16 @@ class ConfusionBrowser(anywidget.AnyWidget):
     Parameters
     ----------
     results : pd.DataFrame, Learner or ClassificationInterpretation
-        As for `results_of`.
+        As for `as_predictions`.
     learn : fastai.learner.Learner
         The network that gave the results; it shows what spoke for a genre, and which of the
         `training` clips are nearest. Known already where `results` comes from one.
     training : pd.DataFrame
-        The tracks it learned from, with `genre`, `picture` and possibly `path`.
+        The tracks it learned from, with `genre`, `image` and possibly `path`.
     decisions : str or Path
         The CSV for what a person decides; `data/decisions.csv` of the project if None.
     settings : MelSettings
-        Of the pictures.
+        Of the images.
 
     Attributes
     ----------
@@ -174,22 +174,22 @@ class ConfusionBrowser(anywidget.AnyWidget):
                  settings=MelSettings()):  # fmt: skip
         if not isinstance(results, pd.DataFrame):
             learn = learn or getattr(results, "learn", results)
-        self.results = results_of(results)
+        self.results = as_predictions(results)
         self.learn, self.training, self.settings = learn, training, settings
         if training is None and learn is not None:
             items = learn.dls.train_ds.items if learn.dls.n_inp else None
             self.training = items if isinstance(items, pd.DataFrame) else None
         if self.training is not None:
             self.training = self.training.reset_index(drop=True)
-        self.decisions_file = Path(decisions or project_folder() / "data" / "decisions.csv")
-        load_decisions(self.decisions_file)  # a damaged file is told now, not at the first mark
-        counts = confusion_counts(self.results)
+        self.annotations_file = Path(decisions or project_folder() / "data" / "decisions.csv")
+        load_annotations(self.annotations_file)  # a damaged file is told now, not at the first mark
+        counts = confusion_matrix(self.results)
         self._known = None  # embeddings of the training clips, made when first asked for
         super().__init__(
             matrix={
                 "genres": list(counts.index),
                 "counts": counts.to_numpy().tolist(),
-                "verdicts": list(VERDICTS),
+                "verdicts": list(LABELS),
                 "explains": self.learn is not None,
                 "compares": self.learn is not None and self.training is not None,
             }
@@ -218,7 +218,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
     @property
     def decisions(self):
         """What was decided, a DataFrame; see `melgenre.data.annotations`."""
-        return load_decisions(self.decisions_file)
+        return load_annotations(self.annotations_file)
 
     def to_html(self, file, *, clips_per_cell=3, seconds=10):
         """Write the browser as one page that needs neither Python nor a network.
@@ -262,20 +262,20 @@ class ConfusionBrowser(anywidget.AnyWidget):
         clips = self.clips_of(*message["selection"])
         page = clips.iloc[message["start"] :][:PAGE]
         answer = {"clips": self.describe(page, "results"), "total": len(clips)}
-        return answer, [self.picture_png(clip) for _, clip in page.iterrows()]
+        return answer, [self.image_png(clip) for _, clip in page.iterrows()]
 
     def describe(self, clips, table):
         """What the page says of each clip: its name, genres and decision."""
         decided = self.decisions.set_index("track_id").to_dict("index")
         described = []
         for row, clip in clips.iterrows():
-            chances = clip.filter(regex="^p_").astype(float).nlargest(5)
+            probabilities = clip.filter(regex="^p_").astype(float).nlargest(5)
             artist = clip.get("artist_id")
             described.append({
                 "table": table, "row": int(row), "name": str(clip["track_id"]),
                 "artist": None if pd.isna(artist) else str(artist),
                 "genre": clip["genre"], "predicted": clip.get("predicted"),
-                "chances": [[name[2:], chance] for name, chance in chances.items()],
+                "probabilities": [[name[2:], chance] for name, chance in probabilities.items()],
                 "sound": _sound_of(clip), "seconds": self.settings.duration,
                 "decision": decided.get(clip["track_id"]),
             })  # fmt: skip
@@ -284,63 +284,63 @@ class ConfusionBrowser(anywidget.AnyWidget):
     def _clip(self, message):
         return getattr(self, message["table"]).iloc[message["row"]]
 
-    def picture_png(self, clip):
+    def image_png(self, clip):
         """The mel-spectrogram of a row of the results, in colours for people: bytes of a PNG."""
-        file = clip.get("picture")
+        file = clip.get("image")
         if isinstance(file, str) and os.path.exists(file):
-            picture = Image.open(file)
+            image = Image.open(file)
         elif _sound_of(clip) == "here":
             try:
-                sound = load_clip(clip["path"], self.settings)
+                sound = load_center(clip["path"], self.settings)
             except AudioError:
                 return b""
-            picture = Image.fromarray(melspectrogram_picture(sound, self.settings))
+            image = Image.fromarray(melspectrogram_image(sound, self.settings))
         else:
             return b""
-        if picture.mode == "L":
-            picture.putpalette(MAGMA.tobytes())
-        return _png(picture)
+        if image.mode == "L":
+            image.putpalette(MAGMA.tobytes())
+        return _png(image)
 
     def _send_sound(self, message):
         return {}, [self.sound_mp3(self._clip(message))]
 
     def sound_mp3(self, clip, seconds=None):
-        """What the picture of a row shows, as sound: all of it, or its middle. Bytes of an mp3."""
-        y = fit_duration(load_clip(clip["path"], self.settings), self.settings)
+        """What the image of a row shows, as sound: all of it, or its middle. Bytes of an mp3."""
+        y = fix_length(load_center(clip["path"], self.settings), self.settings)
         if seconds is not None:
             spare = max(0, len(y) - round(seconds * self.settings.sample_rate)) // 2
             y = y[spare : len(y) - spare]
         return encode_mp3(y, self.settings.sample_rate)
 
-    def _send_evidence(self, message):
-        from .attribution import picture_evidence, smooth_evidence
+    def _send_attribution(self, message):
+        from .attribution import attribution_maps, smooth_maps
 
         clip = self._clip(message)
         genres = list(dict.fromkeys([clip["predicted"], clip["genre"]]))
-        maps = picture_evidence(self.learn, clip["picture"], genres)
-        return {"genres": genres}, [_png(_overlay(smooth_evidence(maps)))]
+        maps = attribution_maps(self.learn, clip["image"], genres)
+        return {"genres": genres}, [_png(_overlay(smooth_maps(maps)))]
 
     def _send_neighbours(self, message):
-        from .attribution import embed_pictures, nearest
+        from .attribution import embed_images, nearest
 
         if self._known is None:
-            self._known = embed_pictures(self.learn, self.training)
+            self._known = embed_images(self.learn, self.training)
         clip = self._clip(message)
-        asked = embed_pictures(self.learn, clip.to_frame().T)
+        asked = embed_images(self.learn, clip.to_frame().T)
         rows, similarities = zip(*nearest(asked[0], self._known), strict=True)
         clips = self.training.iloc[list(rows)]
         described = self.describe(clips, "training")
         for one, similarity in zip(described, similarities, strict=True):
             one["similarity"] = similarity
-        return {"clips": described}, [self.picture_png(clip) for _, clip in clips.iterrows()]
+        return {"clips": described}, [self.image_png(clip) for _, clip in clips.iterrows()]
 
-    def _send_decision(self, message):
+    def _send_annotation(self, message):
         clip = self._clip(message)
-        keep_decision(
-            self.decisions_file, clip["track_id"], clip["genre"], message["decision"],
+        save_annotation(
+            self.annotations_file, clip["track_id"], clip["genre"], message["decision"],
             correct_genre=message["correct_genre"], comment=message["comment"],
         )  # fmt: skip
-        return {"file": self.decisions_file.name}, []
+        return {"file": self.annotations_file.name}, []
 
 
 def _sound_of(clip):
@@ -361,7 +361,7 @@ def _overlay(maps):
     return Image.fromarray(rgba)
 
 
-def _png(picture):
+def _png(image):
     file = io.BytesIO()
-    picture.save(file, format="PNG")
+    image.save(file, format="PNG")
     return file.getvalue()

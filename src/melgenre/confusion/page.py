@@ -53,9 +53,9 @@ def write_page(browser, file, *, clips_per_cell, seconds):
 
 
 def _embed(browser, clip, seconds):
-    """Put a clip's picture and the middle of its sound into its description."""
+    """Put a clip's image and the middle of its sound into its description."""
     track = browser.results.loc[clip["row"]]
-    clip["picture"] = _base64(browser.picture_png(track))
+    clip["image"] = _base64(browser.image_png(track))
     if clip["sound"] != "here":
         return
     try:

@@ -7,17 +7,17 @@ import pandas as pd
 from ..errors import MelgenreError
 from ..files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
 
-VERDICTS = ("fine", "mislabelled", "broken", "duplicate")
+LABELS = ("fine", "mislabelled", "corrupted", "duplicate")
 """What a clip can be called: kept as it is, or one of three faults."""
 
 COLUMNS = ["track_id", "genre", "decision", "correct_genre", "comment"]
 
 
-class DecisionError(MelgenreError, ValueError):
+class AnnotationError(MelgenreError, ValueError):
     """A file of decisions, or a decision, that cannot be used; the message says why."""
 
 
-def load_decisions(file):
+def load_annotations(file):
     """The decisions kept in a file.
 
     Parameters
@@ -27,12 +27,12 @@ def load_decisions(file):
     Returns
     -------
     pd.DataFrame
-        `track_id`, `genre` (as labelled), `decision` (one of `VERDICTS`), `correct_genre` (empty
+        `track_id`, `genre` (as labelled), `decision` (one of `LABELS`), `correct_genre` (empty
         where not known), `comment`; a row a track, none if there is no file yet.
 
     Raises
     ------
-    DecisionError
+    AnnotationError
         If the file is no table of decisions.
     """
     file = Path(file)
@@ -40,19 +40,20 @@ def load_decisions(file):
         return pd.DataFrame(columns=COLUMNS, dtype=str)
     try:
         decisions = pd.read_csv(file, dtype=str, keep_default_na=False).map(spreadsheet_plain)
+        decisions = decisions.replace({"decision": {"broken": "corrupted"}})  # its earlier name
     except (ValueError, OSError) as error:
-        raise DecisionError(
+        raise AnnotationError(
             f"{file.name} cannot be read as a table ({error}). Correct it, or move it away."
         ) from error
-    if list(decisions.columns) != COLUMNS or not decisions["decision"].isin(VERDICTS).all():
-        raise DecisionError(
+    if list(decisions.columns) != COLUMNS or not decisions["decision"].isin(LABELS).all():
+        raise AnnotationError(
             f"{file.name} is no file of decisions: it needs the columns {', '.join(COLUMNS)}, with "
-            f"{', '.join(VERDICTS)} as decision. Mend it, or move it away."
+            f"{', '.join(LABELS)} as decision. Mend it, or move it away."
         )
     return decisions.drop_duplicates("track_id", keep="last").reset_index(drop=True)
 
 
-def keep_decision(file, track_id, genre, decision, *, correct_genre="", comment=""):
+def save_annotation(file, track_id, genre, decision, *, correct_genre="", comment=""):
     """Write one decision into a file, in place of an earlier one about the same track.
 
     Parameters
@@ -62,7 +63,7 @@ def keep_decision(file, track_id, genre, decision, *, correct_genre="", comment=
     track_id, genre : str
         The track, and its genre as labelled.
     decision : str or None
-        One of `VERDICTS`; None takes an earlier decision back.
+        One of `LABELS`; None takes an earlier decision back.
     correct_genre, comment : str
 
     Returns
@@ -72,16 +73,16 @@ def keep_decision(file, track_id, genre, decision, *, correct_genre="", comment=
 
     Raises
     ------
-    DecisionError
-        If the decision is none of `VERDICTS`, or the file is no table of decisions.
+    AnnotationError
+        If the decision is none of `LABELS`, or the file is no table of decisions.
     """
-    if decision not in (None, *VERDICTS):
-        raise DecisionError(f"{decision!r} is no decision. Say one of {', '.join(VERDICTS)}.")
+    if decision not in (None, *LABELS):
+        raise AnnotationError(f"{decision!r} is no decision. Say one of {', '.join(LABELS)}.")
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     sweep(file.parent)
     with locked(file):  # another notebook may write to it at the same time
-        decisions = load_decisions(file)
+        decisions = load_annotations(file)
         decisions = decisions[decisions["track_id"] != track_id]
         if decision:
             values = (track_id, genre, decision, correct_genre, comment)
@@ -92,7 +93,7 @@ def keep_decision(file, track_id, genre, decision, *, correct_genre="", comment=
     return decisions
 
 
-def apply_decisions(tracks, decisions):
+def apply_annotations(tracks, decisions):
     """The table of tracks as a person has decided: faults left out, wrong genres corrected.
 
     A mislabelled track whose right genre is known gets it; other mislabelled ones, broken ones
@@ -104,7 +105,7 @@ def apply_decisions(tracks, decisions):
     tracks : pd.DataFrame
         With `track_id` and `genre`, of `load_collection`; split it afterwards.
     decisions : pd.DataFrame, str or Path
-        Of `load_decisions`, or the file.
+        Of `load_annotations`, or the file.
 
     Returns
     -------
@@ -112,12 +113,12 @@ def apply_decisions(tracks, decisions):
         Fewer rows, the same columns.
     """
     if not isinstance(decisions, pd.DataFrame):
-        decisions = load_decisions(decisions)
+        decisions = load_annotations(decisions)
     by_track = decisions.set_index("track_id")
     verdict = tracks["track_id"].map(by_track["decision"])
     correct = tracks["track_id"].map(by_track["correct_genre"]).replace("", pd.NA)
     corrected = (verdict == "mislabelled") & correct.notna()
-    left_out = verdict.isin(VERDICTS[1:]) & ~corrected
+    left_out = verdict.isin(LABELS[1:]) & ~corrected
     genre = tracks["genre"].where(~corrected, correct)
     if corrected.any() or left_out.any():
         print(

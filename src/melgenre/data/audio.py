@@ -141,7 +141,7 @@ def encode_mp3(y, rate):
     return sound.getvalue()
 
 
-def cut_windows(recording, seconds, *, sample_rate=SAMPLE_RATE):
+def iter_windows(recording, seconds, *, sample_rate=SAMPLE_RATE):
     """A recording of any length, window by window, so that memory stays flat.
 
     One that is less than a second longer than a window is a window by itself. The last window of

@@ -1,7 +1,7 @@
 """A folder, an archive or a download -> the table of tracks.
 
 Any folder of `<genre>/<song>` or `<genre>/<artist>/<album>/<song>` is a collection: GTZAN as its
-archives unpack (`genres/…`, `Data/genres_original/…`), pictures made earlier, or a user's music.
+archives unpack (`genres/…`, `Data/genres_original/…`), images made earlier, or a user's music.
 """
 
 import codecs
@@ -20,8 +20,8 @@ from ..errors import MelgenreError
 from ..files import printable, project_folder, short, walk
 from .audio import AUDIO_SUFFIXES
 from .download import download, is_archive, unpack
-from .gtzan import gtzan_facts
-from .mel_settings import PictureError, check_picture
+from .gtzan import gtzan_metadata
+from .mel_settings import ImageError, check_image
 from .synthetic.collection import make_synthetic_collection
 
 DOWNLOADS = {
@@ -47,7 +47,7 @@ WRAPPERS = frozenset(
 OWN_FILES = ("tracks.csv", "SYNTHETIC.md", "mel_settings.json", "sources.json")
 """Files of a collection that are no tracks, and are no surprise."""
 
-RESERVED = ("genre", "path", "picture", "predicted", "collection")
+RESERVED = ("genre", "path", "image", "predicted", "collection")
 """Columns that a `tracks.csv` cannot add; nor can it add probabilities, `p_<genre>`."""
 
 LARGEST_TABLE = 100_000_000
@@ -91,15 +91,15 @@ def load_collection(name="auto", *, data=None, progress=True):
     data = project_folder() / "data" if data is None else Path(data)
     name = str(name)
     if name == "auto":
-        lying_there = (str(data / known) for known in DOWNLOADS if _has_something(data / known))
-        name = os.environ.get("MELGENRE_DATA") or next(lying_there, "synthetic")
+        available = (str(data / known) for known in DOWNLOADS if _has_media(data / known))
+        name = os.environ.get("MELGENRE_DATA") or next(available, "synthetic")
     if name == "synthetic":
         folder = make_synthetic_collection(
             data / "synthetic", clips_per_genre=SYNTHETIC_CLIPS, progress=progress
         )
     elif name in DOWNLOADS:
         folder = data / name
-        if not _has_something(folder):
+        if not _has_media(folder):
             url = DOWNLOADS[name]
             download(url, folder / url.rpartition("/")[2], progress=progress)
     else:
@@ -114,7 +114,7 @@ def load_collection(name="auto", *, data=None, progress=True):
     with_sound = tracks["path"].notna().sum()
     print(
         f"{collection}: {len(tracks)} tracks of {tracks['genre'].nunique()} "
-        f"genres, {with_sound} with sound, {tracks['picture'].notna().sum()} with a picture."
+        f"genres, {with_sound} with sound, {tracks['image'].notna().sum()} with an image."
     )
     if collection != "gtzan" and name != "synthetic":
         print(describe_collection(tracks).to_string())
@@ -166,7 +166,7 @@ def _describe_problems(tracks):
 def find_tracks(folder):
     """The table of tracks of a folder.
 
-    Sound and pictures made earlier are found at any depth. The first folder below `folder` is the
+    Sound and images made earlier are found at any depth. The first folder below `folder` is the
     genre, but for the usual names in `WRAPPERS`; of songs that lie deeper, the second is the artist
     and the third the album. A `tracks.csv` in the folder adds what it knows by `track_id`, such as
     `artist_id`. What is known of GTZAN's tracks is added to those.
@@ -179,7 +179,7 @@ def find_tracks(folder):
     -------
     pd.DataFrame
         A row a track, sorted: `track_id` (the file below the collection, without its ending),
-        `genre`, `artist_id`, `path`, `picture` (each of the last three missing where there is
+        `genre`, `artist_id`, `path`, `image` (each of the last three missing where there is
         none), `collection`; `album` where folders name them; and for GTZAN `artist_fold`,
         `fault_filtered_split`, `md5_wav`. `attrs["skipped"]` counts the files that are no tracks
         by their ending.
@@ -195,20 +195,20 @@ def find_tracks(folder):
             f"No folder {folder.name!r}. Name a folder of <genre>/<song> files, or an "
             "archive of one."
         )
-    sounds, pictures, folders, skipped = _files_by_track(folder)
-    if not sounds and not pictures:
+    sounds, images, folders, skipped = _files_by_track(folder)
+    if not sounds and not images:
         raise CollectionError(
             f"No music in {folder.name!r}. A collection is a folder with one folder for each genre "
             f"and the songs in these, as in {folder.name}/jazz/song.mp3."
         )
     rows = [
         {"track_id": track, "genre": genre, "path": sounds.get((genre, track)),
-         "picture": pictures.get((genre, track)), **folders.get((genre, track), {})}
-        for genre, track in sorted(sounds.keys() | pictures.keys())
+         "image": images.get((genre, track)), **folders.get((genre, track), {})}
+        for genre, track in sorted(sounds.keys() | images.keys())
     ]  # fmt: skip
     tracks = pd.DataFrame(rows, dtype=object)
-    is_gtzan = tracks["track_id"].isin(gtzan_facts()["track_id"]).mean() > 0.5
-    facts = gtzan_facts() if is_gtzan else _own_facts(folder)
+    is_gtzan = tracks["track_id"].isin(gtzan_metadata()["track_id"]).mean() > 0.5
+    facts = gtzan_metadata() if is_gtzan else _user_metadata(folder)
     by_folder = tracks.pop("artist_id") if "artist_id" in tracks else None
     new = [column for column in facts if column == "track_id" or column not in ("genre", *tracks)]
     tracks = tracks.merge(facts[new], on="track_id", how="left")
@@ -216,13 +216,13 @@ def find_tracks(folder):
         written = tracks.get("artist_id", by_folder)
         tracks["artist_id"] = written.where(written.notna(), by_folder)
     tracks["collection"] = "gtzan" if is_gtzan else _unique_name(folder)
-    first = ["track_id", "genre", "artist_id", "path", "picture", "collection"]
+    first = ["track_id", "genre", "artist_id", "path", "image", "collection"]
     tracks = tracks.reindex(columns=first + [c for c in tracks if c not in first])
     tracks.attrs["skipped"] = skipped
     return tracks
 
 
-def _own_facts(folder):
+def _user_metadata(folder):
     """What a `tracks.csv` in the folder knows of its tracks; nothing where there is none."""
     name = f"{printable(folder.name)}/tracks.csv"
     try:
@@ -295,8 +295,8 @@ def _mark(path):
     return hashlib.md5(bytes(path)).hexdigest()[:6]
 
 
-def _has_something(folder):
-    """Whether a folder holds sound or pictures, or an archive that might."""
+def _has_media(folder):
+    """Whether a folder holds sound or images, or an archive that might."""
     if not folder.is_dir():
         return False
     names = (name for _, names in _genre_folders(folder) for name in names)
@@ -326,9 +326,9 @@ def _unpacked(path, data):
 
 
 def _files_by_track(folder):
-    """The files below a folder by (genre, track_id): paths of sounds and of pictures, artist and
+    """The files below a folder by (genre, track_id): paths of sounds and of images, artist and
     album by the folders of the sounds; and a count by ending of the files that are neither."""
-    sounds, pictures, folders = {}, {}, {}
+    sounds, images, folders = {}, {}, {}
     skipped, foreign = Counter(), []
     for place, names in walk(folder):
         for name in names:
@@ -342,21 +342,21 @@ def _files_by_track(folder):
                 continue
             if suffix == ".png":
                 try:
-                    check_picture(path)
-                    pictures[genre, track] = str(path)
-                except PictureError as error:
+                    check_image(path)
+                    images[genre, track] = str(path)
+                except ImageError as error:
                     foreign.append(error)
             else:
-                track = _first_free(genre, track, sounds)
+                track = _unique_id(genre, track, sounds)
                 sounds[genre, track] = str(path)
             folders[genre, track] = dict(zip(("artist_id", "album"), below, strict=False))
-    if foreign and not sounds and not pictures:
-        raise CollectionError(f"{len(foreign)} pictures cannot be used, the first: {foreign[0]}")
+    if foreign and not sounds and not images:
+        raise CollectionError(f"{len(foreign)} images cannot be used, the first: {foreign[0]}")
     if foreign:
         warnings.warn(
-            f"{len(foreign)} pictures are left aside, the first: {foreign[0]}", stacklevel=3
+            f"{len(foreign)} images are left aside, the first: {foreign[0]}", stacklevel=3
         )
-    return sounds, pictures, folders, dict(+skipped)
+    return sounds, images, folders, dict(+skipped)
 
 
 def _genre_of(folders, stem):
@@ -370,7 +370,7 @@ def _genre_of(folders, stem):
     return folders[0], "/".join([*folders, stem]), folders[1:]
 
 
-def _first_free(genre, track, taken):
+def _unique_id(genre, track, taken):
     """`track`, or `track (2)`, … where songs of one name lie in two formats or two folders."""
     names = itertools.chain([track], (f"{track} ({n})" for n in itertools.count(2)))
     return next(name for name in names if (genre, name) not in taken)

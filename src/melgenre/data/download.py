@@ -31,7 +31,7 @@ from ..files import (
 )
 from .audio import AUDIO_SUFFIXES
 
-# What is unpacked: sound, pictures and tables. Anything else in an archive stays in it.
+# What is unpacked: sound, images and tables. Anything else in an archive stays in it.
 UNPACKED_SUFFIXES = AUDIO_SUFFIXES | {".png", ".csv", ".json"}
 # GTZAN unpacks to 1.3 GB; an archive that wants a hundred times that is no music collection.
 LARGEST_UNPACKED_BYTES = 100 * 2**30
@@ -162,7 +162,7 @@ def is_archive(path):
 
 
 def unpack(archive, target):
-    """Unpack the sound, pictures and tables of a zip or tar into a new folder.
+    """Unpack the sound, images and tables of a zip or tar into a new folder.
 
     Everything is unpacked beside `target` first and moved there whole, so `target` holds all of
     the archive or does not exist. Where it exists, nothing is done, unless it was unpacked from
@@ -233,7 +233,7 @@ def _leave_off_outer_folder(folder):
 def _write_members(archive, folder):
     """Write the members of a zip or tar below `folder`; refuse those that lead out of it.
 
-    The files keep their times, by which the pictures made from them are known as up to date when
+    The files keep their times, by which the images made from them are known as up to date when
     the archive is unpacked again.
     """
     members = _zip_members if zipfile.is_zipfile(archive) else _tar_members

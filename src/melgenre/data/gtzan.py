@@ -8,7 +8,7 @@ import pandas as pd
 
 
 @cache
-def gtzan_facts():
+def gtzan_metadata():
     """What is known of GTZAN's 1000 tracks: artists, folds, the fault-filtered split, md5 sums.
 
     Returns
@@ -41,7 +41,7 @@ def verify_gtzan(tracks):
     """
     paths = tracks.dropna(subset="path").set_index("track_id")["path"]
     problems = []
-    for fact in gtzan_facts().itertuples():
+    for fact in gtzan_metadata().itertuples():
         path = paths.get(fact.track_id)
         if path is None:
             problems.append((fact.track_id, "missing"))

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from ..errors import MelgenreError
 
-LEAKS = {"artist_id": "artist", "recording_id": "recording", "md5_wav": "exact duplicate"}
+LEAK_COLUMNS = {"artist_id": "artist", "recording_id": "recording", "md5_wav": "exact duplicate"}
 """Columns whose equal values must not stand on two sides, and what they say."""
 
 FEWEST = 5
@@ -50,13 +50,13 @@ def random_split(tracks, *, valid_share=0.3, seed=0):
     SplitError
         If there are fewer than two genres, or fewer than two tracks in one.
     """
-    once = _once(tracks)
+    once = _one_row_per_track(tracks)
     rng = np.random.default_rng(seed)
     split = pd.Series("train", index=once["track_id"])
     for _, members in once.groupby("genre"):
         n_valid = np.clip(round(valid_share * len(members)), 1, len(members) - 1)
         split[rng.permutation(members["track_id"])[:n_valid]] = "valid"
-    return _told(tracks.assign(split=tracks["track_id"].map(split)))
+    return _warn_leaks(tracks.assign(split=tracks["track_id"].map(split)))
 
 
 def random_folds(tracks, *, n_folds=10, seed=0):
@@ -78,7 +78,7 @@ def random_folds(tracks, *, n_folds=10, seed=0):
     SplitError
         If there are fewer than two genres, or fewer tracks in one than folds.
     """
-    once = _once(tracks)
+    once = _one_row_per_track(tracks)
     sizes = once["genre"].value_counts()
     if sizes.min() < n_folds:
         raise SplitError(
@@ -89,7 +89,7 @@ def random_folds(tracks, *, n_folds=10, seed=0):
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(once, once["genre"])
     for number, (_, judged) in enumerate(folds, start=1):
         fold.iloc[judged] = number
-    return _told(tracks.assign(fold=tracks["track_id"].map(fold)))
+    return _warn_leaks(tracks.assign(fold=tracks["track_id"].map(fold)))
 
 
 def fault_filtered_split(tracks):
@@ -113,8 +113,8 @@ def fault_filtered_split(tracks):
     SplitError
         If these are not GTZAN's tracks, or a genre is missing on one side.
     """
-    published = _published(tracks, "fault_filtered_split", "fault-filtered split")
-    return _told(_complete(tracks.assign(split=published), 3))
+    published = _published_column(tracks, "fault_filtered_split", "fault-filtered split")
+    return _warn_leaks(_require_all_genres(tracks.assign(split=published), 3))
 
 
 def fault_filtered_valid_split(tracks):
@@ -137,9 +137,9 @@ def fault_filtered_valid_split(tracks):
     SplitError
         As for `fault_filtered_split`.
     """
-    published = _published(tracks, "fault_filtered_split", "fault-filtered split")
-    _complete(tracks.assign(split=published), 3)
-    return _told(tracks.assign(split=published.replace({"valid": "train", "test": "valid"})))
+    published = _published_column(tracks, "fault_filtered_split", "fault-filtered split")
+    _require_all_genres(tracks.assign(split=published), 3)
+    return _warn_leaks(tracks.assign(split=published.replace({"valid": "train", "test": "valid"})))
 
 
 def artist_folds(tracks):
@@ -163,8 +163,8 @@ def artist_folds(tracks):
     SplitError
         If these are not GTZAN's tracks, or a genre is missing in one fold.
     """
-    published = _published(tracks, "artist_fold", "artist-filtered folds")
-    return _told(_complete(tracks.assign(fold=published), 3))
+    published = _published_column(tracks, "artist_fold", "artist-filtered folds")
+    return _warn_leaks(_require_all_genres(tracks.assign(fold=published), 3))
 
 
 def group_split(tracks, *, by="artist_id", valid_share=0.3, seed=0):
@@ -198,7 +198,7 @@ def group_split(tracks, *, by="artist_id", valid_share=0.3, seed=0):
             f"A tracks.csv in the folder with the columns track_id and {by} tells it; or use "
             "random_split, and say so beside the figure."
         )
-    known = _once(tracks.dropna(subset=by), what=f"tracks with {by}")
+    known = _one_row_per_track(tracks.dropna(subset=by), what=f"tracks with {by}")
     if unknown := tracks["track_id"].nunique() - len(known):
         print(f"{unknown} tracks without {by} are left out.")
     rng = np.random.default_rng(seed)
@@ -227,16 +227,16 @@ def group_split(tracks, *, by="artist_id", valid_share=0.3, seed=0):
         )
     if untested:
         print(f"Not tested, only learned from, because each is of one {by}: {', '.join(untested)}.")
-    return _told(tracks.assign(split=tracks[by].map(side)))
+    return _warn_leaks(tracks.assign(split=tracks[by].map(side)))
 
 
 PROTOCOLS = {
     "random": random_split,
     "random-10-fold": random_folds,
     "fault-filtered": fault_filtered_split,
-    "fault-filtered+valid": fault_filtered_valid_split,
+    "fault-filtered-train+valid": fault_filtered_valid_split,
     "artist-3-fold": artist_folds,
-    "artists-apart": group_split,
+    "artist-split": group_split,
 }
 """Each protocol by the name that stands beside its figures."""
 
@@ -263,7 +263,7 @@ def protocols_for(tracks, *, folds=False):
         If the tracks cannot even be split at random.
     """
     usual = ["random-10-fold", "random"] if folds else ["random"]
-    honest = ["artist-3-fold" if folds else "fault-filtered", "artists-apart"]
+    honest = ["artist-3-fold" if folds else "fault-filtered", "artist-split"]
     possible = []
     for names in (usual, honest):
         for name in names:
@@ -282,7 +282,7 @@ def protocols_for(tracks, *, folds=False):
     return possible
 
 
-def each_split(tracks):
+def iter_folds(tracks):
     """Folds as one split after the other: what is judged is `valid`, the other folds `train`.
 
     A table that has a `split` already comes out as it is.
@@ -312,7 +312,7 @@ def find_leaks(tracks):
     Parameters
     ----------
     tracks : pd.DataFrame
-        With `split` or `fold`, and any of the columns in `LEAKS`.
+        With `split` or `fold`, and any of the columns in `LEAK_COLUMNS`.
 
     Returns
     -------
@@ -321,7 +321,7 @@ def find_leaks(tracks):
     """
     side = "split" if "split" in tracks else "fold"
     leaks = []
-    for column, kind in LEAKS.items():
+    for column, kind in LEAK_COLUMNS.items():
         if column not in tracks:
             continue
         known = tracks.dropna(subset=[column, side])
@@ -351,7 +351,7 @@ def describe_leaks(tracks):
     )
 
 
-def _told(tracks):
+def _warn_leaks(tracks):
     """The tracks, after saying what their split leaks."""
     sentence = describe_leaks(tracks)
     if sentence:
@@ -359,7 +359,7 @@ def _told(tracks):
     return tracks
 
 
-def _once(tracks, what="tracks"):
+def _one_row_per_track(tracks, what="tracks"):
     """One row a track; refuses fewer than two genres, and a genre of a single track."""
     once = tracks.drop_duplicates("track_id")
     sizes = once["genre"].value_counts()
@@ -377,7 +377,7 @@ def _once(tracks, what="tracks"):
     return once
 
 
-def _published(tracks, column, name):
+def _published_column(tracks, column, name):
     """A published column of GTZAN's, or a sentence that these are not GTZAN's tracks."""
     if column not in tracks or tracks[column].isna().all():
         raise SplitError(
@@ -387,7 +387,7 @@ def _published(tracks, column, name):
     return tracks[column]
 
 
-def _complete(tracks, n_sides):
+def _require_all_genres(tracks, n_sides):
     """Refuse a published split of which too little is there."""
     side = "split" if "split" in tracks else "fold"
     counts = pd.crosstab(tracks["genre"], tracks[side]).reindex(tracks["genre"].unique())

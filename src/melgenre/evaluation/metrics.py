@@ -16,7 +16,7 @@ FEW_TRACKS = 50
 """A figure from fewer tracks than these is called rough."""
 
 
-def accuracy_interval(predictions, *, resamples=2000, seed=0):
+def bootstrap_ci(predictions, *, resamples=2000, seed=0):
     """95 % interval of the accuracy, by bootstrap over artists (over tracks of unknown artists).
 
     Tracks of one artist succeed and fail together, so an artist is drawn whole. Efron and
@@ -57,7 +57,7 @@ def _groups(predictions):
     return artists.where(artists.notna(), "track " + predictions["track_id"]).to_numpy()
 
 
-def score(predictions, protocol, *, split=None):
+def evaluate(predictions, protocol, *, split=None):
     """The figure of a table of predictions, with what is needed to believe it.
 
     Parameters
@@ -95,7 +95,7 @@ def score(predictions, protocol, *, split=None):
     leaks = None
     if split is not None:
         leaks = {kind: int(n) for kind, n in find_leaks(split)["kind"].value_counts().items()}
-    low, high = accuracy_interval(predictions)
+    low, high = bootstrap_ci(predictions)
     tested = sorted(set(predictions["genre"]))
     f1 = f1_score(predictions["genre"], predictions["predicted"], labels=tested, average="macro")
     return {
@@ -117,7 +117,7 @@ def _untested(split):
     return set(split["genre"]) - set(held_out(split)["genre"])
 
 
-def compare(first, second, *, resamples=10_000, seed=0):
+def paired_permutation_test(first, second, *, resamples=10_000, seed=0):
     """Is the first model better than the second, on the same tracks?
 
     A paired test: were the two alike, it would be chance which of them is right about an artist.
@@ -164,7 +164,7 @@ def compare(first, second, *, resamples=10_000, seed=0):
     }
 
 
-def describe_score(result):
+def format_score(result):
     """A result in words: "52.4 % [47.0, 57.9] of 290 tracks (fault-filtered)"."""
     low, high = (100 * bound for bound in result["interval"])
     words = (
@@ -184,13 +184,13 @@ def recall_by_genre(predictions):
     return right.groupby(predictions["genre"]).mean().sort_values().rename("recall")
 
 
-def genres_of(results):
+def class_names(results):
     """Every genre of a table of results, sorted: true, called, or only a `p_<genre>`."""
     known = {str(column)[2:] for column in results if str(column).startswith("p_")}
     return sorted(known | set(results["genre"]) | set(results["predicted"]))
 
 
-def confusion_counts(results):
+def confusion_matrix(results):
     """Clips of each genre by what they were called.
 
     Parameters
@@ -203,6 +203,6 @@ def confusion_counts(results):
     pd.DataFrame [shape=(n_genres, n_genres)]
         Rows are what a clip is, columns what it was called.
     """
-    genres = genres_of(results)
+    genres = class_names(results)
     counts = pd.crosstab(results["genre"], results["predicted"])
     return counts.reindex(index=genres, columns=genres, fill_value=0)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data.gtzan import gtzan_facts
+from ..data.gtzan import gtzan_metadata
 from ..errors import MelgenreError
 from ..files import atomic_write, locked, project_folder, spreadsheet_plain, spreadsheet_safe, sweep
-from .metrics import accuracy_interval
+from .metrics import bootstrap_ci
 from .provenance import git_commit
 
 RESULTS, PREDICTIONS = "runs.jsonl", "predictions"
 ROUNDING = 1e-4  # of an accuracy in a line
 
-SEED_OF = ["collection", "model", "protocol"]
+RESULT_KEY = ["collection", "model", "protocol"]
 """What the seeds of one figure have in common."""
-RUN_KEY = [*SEED_OF, "seed"]
+RUN_KEY = [*RESULT_KEY, "seed"]
 
 
 class ResultsError(MelgenreError, ValueError):
@@ -54,7 +54,7 @@ def record_result(folder, training, result, predictions):
     training : dict
         Of `melgenre.training.learner.describe_training`: at least `model`, `seed` and `collection`.
     result : dict
-        Of `melgenre.evaluation.metrics.score`.
+        Of `melgenre.evaluation.metrics.evaluate`.
     predictions : pd.DataFrame
         Of `melgenre.training.learner.predict_tracks`.
     """
@@ -194,7 +194,7 @@ def load_predictions(folder, runs):
         _read_predictions(folder, run.predictions).assign(seed=run.seed)
         for run in runs.itertuples()
     ]
-    artists = gtzan_facts()[["track_id", "artist_id"]]
+    artists = gtzan_metadata()[["track_id", "artist_id"]]
     return pd.concat(tables, ignore_index=True).merge(artists, on="track_id", how="left")
 
 
@@ -212,10 +212,10 @@ def summarise_results(folder):
         (95 % interval of the mean over the seeds), `macro_f1`.
     """
     rows = []
-    for key, runs in load_results(folder).groupby(SEED_OF, sort=False):
-        low, high = accuracy_interval(load_predictions(folder, runs))
+    for key, runs in load_results(folder).groupby(RESULT_KEY, sort=False):
+        low, high = bootstrap_ci(load_predictions(folder, runs))
         rows.append({
-            **dict(zip(SEED_OF, key, strict=True)), "weights": runs["weights"].iloc[-1],
+            **dict(zip(RESULT_KEY, key, strict=True)), "weights": runs["weights"].iloc[-1],
             "tracks": runs["tracks"].iloc[-1], "seeds": len(runs),
             "accuracy": runs["accuracy"].mean(), "low": low, "high": high,
             "macro_f1": runs["macro_f1"].mean(),

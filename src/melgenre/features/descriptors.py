@@ -13,7 +13,7 @@ import pandas as pd
 from ..data.audio import SAMPLE_RATE, AudioError, load_audio
 from ..errors import MelgenreError
 from ..files import names_below
-from ..parallel import on_all_cores
+from ..parallel import parallel_map
 
 DESCRIPTORS = (
     ("tempo", "beats", "chroma_stft", "rmse", "spectral_centroid", "spectral_bandwidth")
@@ -27,7 +27,7 @@ class DescriptorError(MelgenreError, ValueError):
     """A table of descriptors that cannot be used; the message says why."""
 
 
-def describe_clip(y, sample_rate=SAMPLE_RATE):
+def clip_descriptors(y, sample_rate=SAMPLE_RATE):
     """The 28 descriptors of a clip, by librosa's features at their defaults.
 
     Parameters
@@ -57,7 +57,7 @@ def describe_clip(y, sample_rate=SAMPLE_RATE):
     return np.hstack([np.ravel(tempo)[0], len(beats), [f.mean() for f in frames], mfcc])
 
 
-def extract_descriptors(tracks, *, progress=True):
+def compute_descriptors(tracks, *, progress=True):
     """The 28 descriptors of every track that has sound, on all cores.
 
     Tracks without sound are left out; what cannot be read is skipped, and listed at the end.
@@ -80,8 +80,8 @@ def extract_descriptors(tracks, *, progress=True):
         If there is no sound, or none of it can be read.
     """
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
-    compile_librosa()
-    done = on_all_cores(
+    warm_up_numba_cache()
+    done = parallel_map(
         _describe, [(path,) for path in tracks["path"]], desc="descriptors", unit=" clips",
         progress=progress,
     )  # fmt: skip
@@ -100,7 +100,7 @@ def extract_descriptors(tracks, *, progress=True):
     return pd.concat([tracks[readable].reset_index(drop=True), columns], axis=1)
 
 
-def compile_librosa():
+def warm_up_numba_cache():
     """Have librosa's functions in numba's cache before several processes look for them there.
 
     Processes that fill the cache side by side can leave a kernel of the one beside a wrapper of
@@ -109,14 +109,14 @@ def compile_librosa():
     """
     seconds = np.arange(5 * SAMPLE_RATE, dtype=np.float32) / SAMPLE_RATE
     tone = np.sin(2 * np.pi * 220 * seconds)
-    describe_clip(tone)
-    describe_clip(tone * (seconds % 0.5 < 0.1))  # what has a beat goes other ways
+    clip_descriptors(tone)
+    clip_descriptors(tone * (seconds % 0.5 < 0.1))  # what has a beat goes other ways
 
 
 def _describe(path):
     """The descriptors of a file, or the reason why there are none."""
     try:
-        return describe_clip(load_audio(path))
+        return clip_descriptors(load_audio(path))
     except AudioError as error:
         return error.reason
     except Exception as error:  # one recording never ends a folder
@@ -165,13 +165,13 @@ def find_descriptors(tracks):
     Parameters
     ----------
     tracks : pd.DataFrame
-        With `path` or `picture`.
+        With `path` or `image`.
 
     Returns
     -------
     Path or None
     """
-    named = pd.concat([tracks["path"], tracks["picture"]]).dropna().head(1)
+    named = pd.concat([tracks["path"], tracks["image"]]).dropna().head(1)
     for file in named:
         for folder in list(Path(file).parents)[:4]:
             if (folder / "features_28.csv").exists():

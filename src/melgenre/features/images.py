@@ -9,19 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..data.audio import AudioError, audio_duration, load_audio
-from ..data.mel_settings import MelSettings, PictureError, load_settings, save_settings
+from ..data.mel_settings import ImageError, MelSettings, load_settings, save_settings
 from ..files import atomic_write, locked, names_below, sweep
-from ..parallel import on_all_cores
-from .melspectrogram import melspectrogram_picture
+from ..parallel import parallel_map
+from .melspectrogram import melspectrogram_image
 
 RECORDS_FILE = "sources.json"
 SECONDS_BETWEEN_RECORDS = 2  # a killed run makes again what it made since
-LONGEST_NAME = 251  # of a picture without its ending, in bytes
+LONGEST_NAME = 251  # of an image without its ending, in bytes
 
 
-def load_clip(path, settings=MelSettings()):
-    """Samples of a recording's middle, as long as one picture; shorter if the recording is."""
-    # A second more than needed lets `fit_duration` choose, whatever the file's own rate.
+def load_center(path, settings=MelSettings()):
+    """Samples of a recording's middle, as long as one image; shorter if the recording is."""
+    # A second more than needed lets `fix_length` choose, whatever the file's own rate.
     spare = max(0.0, audio_duration(path) - settings.duration - 1)
     return load_audio(
         path, sample_rate=settings.sample_rate, offset=spare / 2, duration=settings.duration + 1
@@ -31,14 +31,14 @@ def load_clip(path, settings=MelSettings()):
 def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=True):
     """One PNG per track, in `<folder>/<genre>/…/<track>.png`; a second call makes what is missing.
 
-    A track that has a picture made earlier keeps it. `sources.json` in the folder records the file
-    that each picture was made from, its size and its time: when one of these differs, the picture
+    A track that has an image made earlier keeps it. `sources.json` in the folder records the file
+    that each image was made from, its size and its time: when one of these differs, the image
     is made again. What cannot be read is skipped, counted, and listed at the end.
 
     Parameters
     ----------
     tracks : pd.DataFrame
-        With `track_id`, `genre`, `path` (missing where there is no sound), and possibly `picture`.
+        With `track_id`, `genre`, `path` (missing where there is no sound), and possibly `image`.
     folder : str or Path
     settings : MelSettings
     progress : bool
@@ -47,12 +47,12 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     Returns
     -------
     pd.DataFrame
-        The tracks that have a picture, with its file in the column `picture`.
+        The tracks that have an image, with its file in the column `image`.
 
     Raises
     ------
-    PictureError
-        If the folder holds pictures of other settings, or no track could be read.
+    ImageError
+        If the folder holds images of other settings, or no track could be read.
     """
     # Here alone: a model answers where only ONNX Runtime and librosa are installed.
     import pandas as pd
@@ -64,24 +64,24 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
         if earlier is None:
             save_settings(settings, folder)
         else:
-            settings.check_same(earlier, f"The folder of pictures {folder.name}")
-        pictures = tracks.get("picture", pd.Series(None, index=tracks.index)).astype(object)
+            settings.check_same(earlier, f"The folder of images {folder.name}")
+        images = tracks.get("image", pd.Series(None, index=tracks.index)).astype(object)
         ours = [
-            str(_picture_file(folder, genre, track))
+            str(_image_file(folder, genre, track))
             for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
         ]
-        tracks = tracks.assign(picture=pictures.where(pictures.notna(), ours))
-        broken = _make_missing(tracks[pictures.isna()], folder, settings, progress)
+        tracks = tracks.assign(image=images.where(images.notna(), ours))
+        broken = _make_missing(tracks[images.isna()], folder, settings, progress)
     if broken:
         print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")
-    tracks = tracks[[Path(picture).exists() for picture in tracks["picture"]]]
+    tracks = tracks[[Path(image).exists() for image in tracks["image"]]]
     if tracks.empty:
-        raise PictureError("No track could be turned into a picture; see the reasons above.")
+        raise ImageError("No track could be turned into an image; see the reasons above.")
     return tracks.reset_index(drop=True)
 
 
-def _picture_file(folder, genre, track):
-    """Where a track's picture lies; names that leave no room for `.png` are shortened."""
+def _image_file(folder, genre, track):
+    """Where a track's image lies; names that leave no room for `.png` are shortened."""
     *parents, name = map(_shortened, [genre, *track.removeprefix(f"{genre}/").split("/")])
     return Path(folder, *parents, f"{name}.png")
 
@@ -94,38 +94,38 @@ def _shortened(name):
 
 
 def _make_missing(tracks, folder, settings, progress):
-    """Make the pictures that are missing or whose source has changed; returns what failed."""
+    """Make the images that are missing or whose source has changed; returns what failed."""
     records = _read_records(folder)
     earlier = records.copy()
     todo, sources = [], []
-    for path, picture in zip(tracks["path"], map(Path, tracks["picture"]), strict=True):
+    for path, image in zip(tracks["path"], map(Path, tracks["image"]), strict=True):
         source = _describe_source(path, folder)
-        recorded = records.get(picture.relative_to(folder).as_posix())
-        if not picture.exists() or (source is not None and source != recorded):
-            todo.append((path if isinstance(path, str) else None, picture, settings))
+        recorded = records.get(image.relative_to(folder).as_posix())
+        if not image.exists() or (source is not None and source != recorded):
+            todo.append((path if isinstance(path, str) else None, image, settings))
             sources.append(source)
-    for parent in {picture.parent for _, picture, _ in todo}:
+    for parent in {image.parent for _, image, _ in todo}:
         sweep(parent)
-    done = on_all_cores(_draw, todo, desc="pictures", unit=" clips", progress=progress)
+    done = parallel_map(_draw, todo, desc="images", unit=" clips", progress=progress)
     reasons, written = [], time.monotonic()
     try:
-        for (_, picture, _), source, reason in zip(todo, sources, done, strict=False):
+        for (_, image, _), source, reason in zip(todo, sources, done, strict=False):
             reasons.append(reason)
-            records.pop(picture.relative_to(folder).as_posix(), None)
+            records.pop(image.relative_to(folder).as_posix(), None)
             if reason is None:
-                records[picture.relative_to(folder).as_posix()] = source
+                records[image.relative_to(folder).as_posix()] = source
             if time.monotonic() - written > SECONDS_BETWEEN_RECORDS:
                 _write_records(folder, records)
                 written = time.monotonic()
     finally:
-        if records != earlier:  # a set of pictures may be read-only
+        if records != earlier:  # a set of images may be read-only
             _write_records(folder, records)
-    named = names_below([path or picture for path, picture, _ in todo])
+    named = names_below([path or image for path, image, _ in todo])
     return [f"{name}: {reason}" for name, reason in zip(named, reasons, strict=True) if reason]
 
 
 def _describe_source(path, folder):
-    """Path below or beside the folder of pictures, size and time of a sound; None without one."""
+    """Path below or beside the folder of images, size and time of a sound; None without one."""
     try:
         status = os.stat(path)
     except (OSError, TypeError, ValueError):  # a missing path is no string
@@ -134,7 +134,7 @@ def _describe_source(path, folder):
 
 
 def _read_records(folder):
-    """What each picture was made from, by its path below the folder; empty if it is damaged."""
+    """What each image was made from, by its path below the folder; empty if it is damaged."""
     try:
         records = json.loads(Path(folder, RECORDS_FILE).read_text())
     except (OSError, ValueError, RecursionError):
@@ -148,27 +148,27 @@ def _write_records(folder, records):
 
 
 def _draw(path, target, settings):
-    """Write one picture; returns None, or the reason why there is none."""
+    """Write one image; returns None, or the reason why there is none."""
     from PIL import Image
 
     if path is None:
-        return "neither a picture nor sound."
+        return "neither an image nor sound."
     try:
-        picture = melspectrogram_picture(load_clip(path, settings), settings)
+        image = melspectrogram_image(load_center(path, settings), settings)
     except Exception as error:  # one recording never ends a folder
         with suppress(OSError):
-            target.unlink(missing_ok=True)  # a picture of sound that is gone shows nothing any more
+            target.unlink(missing_ok=True)  # an image of sound that is gone shows nothing any more
         if isinstance(error, AudioError):
             return error.reason
-        return f"cannot be turned into a picture ({type(error).__name__}). Convert it to wav."
+        return f"cannot be turned into an image ({type(error).__name__}). Convert it to wav."
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as part:
-            # Half the time of the usual search for repetitions, of which such a picture has none.
-            Image.fromarray(picture).save(part, format="PNG", compress_type=zlib.Z_RLE)
+            # Half the time of the usual search for repetitions, of which such an image has none.
+            Image.fromarray(image).save(part, format="PNG", compress_type=zlib.Z_RLE)
     except OSError as error:
         # A full disk ends the run: what comes next could not be written either.
-        raise PictureError(
+        raise ImageError(
             f"{target.name} cannot be written ({error.strerror}). Make room or choose another "
             "folder, and run this again: it resumes."
         ) from error

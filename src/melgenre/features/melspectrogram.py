@@ -1,6 +1,6 @@
-"""Samples -> mel-spectrogram -> PNG: one picture a clip, for a whole collection.
+"""Samples -> mel-spectrogram -> PNG: one image a clip, for a whole collection.
 
-A picture of 128 mel bands by 387 columns has the pixel count of the 224 x 224 pictures that
+An image of 128 mel bands by 387 columns has the pixel count of the 224 x 224 images that
 ImageNet networks were trained on, so a network sees all of a 30 s clip, neither resized nor
 squeezed. White is the loudest spot of the clip, black is 80 dB below it; the top row is the
 highest mel band.
@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from ..data.mel_settings import MelSettings
 
 
-def mel_decibels(y, settings=MelSettings()):
+def log_melspectrogram(y, settings=MelSettings()):
     """Mel-spectrogram in dB below its own maximum.
 
     Parameters
@@ -31,7 +31,7 @@ def mel_decibels(y, settings=MelSettings()):
         Between `-top_db` and 0 dB; row 0 is the lowest band. Silence is `-top_db` everywhere.
     """
     # What librosa's melspectrogram and power_to_db give (tests compare them), in half the time.
-    n_fft, bands = settings.n_fft, mel_bands(settings)
+    n_fft, bands = settings.n_fft, mel_filterbank(settings)
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
     frames = sliding_window_view(np.pad(y, n_fft // 2), n_fft)[:: settings.hop_length].T
     power = np.empty((settings.n_mels, frames.shape[1]), np.float32)
@@ -47,7 +47,7 @@ def mel_decibels(y, settings=MelSettings()):
 
 
 @lru_cache
-def mel_bands(settings):
+def mel_filterbank(settings):
     """The mel filters that librosa makes, without the seconds that importing it takes.
 
     Triangles of equal area on the scale of Slaney, "Auditory Toolbox" (1998): linear up to 1 kHz,
@@ -76,12 +76,12 @@ def mel_bands(settings):
     return csr_array(bands.astype(np.float32))
 
 
-def fit_duration(y, settings=MelSettings()):
-    """Exactly one picture's worth of samples.
+def fix_length(y, settings=MelSettings()):
+    """Exactly one image's worth of samples.
 
     A longer recording gives its middle (from a whole number of hops, so that a clip a few samples
     too long starts at its first); a shorter one is repeated, since a genre is a texture and half
-    a picture of silence would be none of the genre's.
+    an image of silence would be none of the genre's.
 
     Parameters
     ----------
@@ -98,19 +98,19 @@ def fit_duration(y, settings=MelSettings()):
     return y[start : start + settings.samples]
 
 
-def melspectrogram_picture(y, settings=MelSettings()):
-    """The picture of one clip.
+def melspectrogram_image(y, settings=MelSettings()):
+    """The image of one clip.
 
     Parameters
     ----------
     y : np.ndarray [shape=(n,)]
-        Samples at `settings.sample_rate`; see `fit_duration` for other lengths than a clip's.
+        Samples at `settings.sample_rate`; see `fix_length` for other lengths than a clip's.
 
     Returns
     -------
     np.ndarray [shape=(n_mels, columns), dtype=uint8]
         0 is `-top_db`, 255 is the clip's maximum; row 0 is the highest mel band.
     """
-    decibels = mel_decibels(fit_duration(y, settings), settings)
+    decibels = log_melspectrogram(fix_length(y, settings), settings)
     grey = np.rint((decibels / settings.top_db + 1) * 255)
     return np.flipud(grey).astype(np.uint8)

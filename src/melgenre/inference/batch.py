@@ -24,7 +24,7 @@ from ..files import (
 )
 from .model_folder import ModelError
 
-LAST_COLUMNS = ["strangeness", "error", "modified", "model"]
+LAST_COLUMNS = ["ood_score", "error", "modified", "model"]
 
 
 class NoSongsError(MelgenreError, FileNotFoundError):
@@ -35,7 +35,7 @@ class TableError(MelgenreError, ValueError):
     """A CSV that is not a table of genres."""
 
 
-def find_songs(folder):
+def find_audio_files(folder):
     """The files of sound below a folder, sorted; links are followed, but never round in circles.
 
     Parameters
@@ -86,7 +86,7 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
     -------
     pd.DataFrame
         A row a song: `song` (below the folder), `genre` (or "unsure"; empty if it cannot be used),
-        `p_<genre>`, `strangeness`, `error` (the sentence that says why), `modified` (time and size
+        `p_<genre>`, `ood_score`, `error` (the sentence that says why), `modified` (time and size
         of the file), `model` (the fingerprint of the model).
 
     Raises
@@ -99,7 +99,7 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
         If the file cannot be written.
     """
     listed = isinstance(folder, (list, tuple))
-    songs = [Path(song) for song in folder] if listed else find_songs(folder)
+    songs = [Path(song) for song in folder] if listed else find_audio_files(folder)
     names = [path_text(song if listed else song.relative_to(folder)) for song in songs]
     columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres), *LAST_COLUMNS]
     with nullcontext() if file is None else locked(file):
@@ -123,7 +123,7 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
                     "another file, and run this again: it resumes."
                 ) from error
     result = pd.DataFrame([rows[name] for name in names], columns=columns)
-    numbers = [column for column in columns if column.startswith("p_")] + ["strangeness"]
+    numbers = [column for column in columns if column.startswith("p_")] + ["ood_score"]
     result[numbers] = result[numbers].apply(pd.to_numeric)
     return result.fillna({"genre": "", "error": ""})
 
@@ -218,5 +218,5 @@ def _classify(classifier, name, song):
             f"cannot be classified ({type(error).__name__}). Convert it to wav, or leave it out."
         )
         return row | {"error": f"{escape_control(name)}: {reason}"}
-    row |= {"genre": answer.genre, "strangeness": round(answer.strangeness, 3)}
+    row |= {"genre": answer.genre, "ood_score": round(answer.ood_score, 3)}
     return row | {f"p_{genre}": round(p, 4) for genre, p in answer.items()}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.audio import cut_windows
+from ..data.audio import iter_windows
 from ..data.mel_settings import MelSettings
-from ..features.melspectrogram import melspectrogram_picture
+from ..features.melspectrogram import melspectrogram_image
 from ..files import atomic_folder, sweep
 from .model_folder import (
     CONFIG,
@@ -24,7 +24,7 @@ from .model_folder import (
     ModelError,
     check_replaceable,
     copy_others,
-    damaged,
+    damaged_model,
     fingerprint,
     read_checked,
     read_config,
@@ -34,9 +34,10 @@ HUB = "hf:"  # before the name of a repository on the Hugging Face hub
 # Windows that the network gets at a time: on a CPU more take memory and no less time.
 CPU_BATCH, GPU_BATCH = 2, 32
 UNSURE = "unsure"
+ONNX_NAMES_TO_FORMAT_4 = {"pictures": "images", "strangeness": "ood_score"}
 
 
-class Answer(dict):
+class Prediction(dict):
     """Probability of each genre, the most probable first, and whether to believe them.
 
     Attributes
@@ -45,19 +46,19 @@ class Answer(dict):
         The most probable genre, or "unsure".
     unsure : bool
         The sound is unlike anything the model learned from: its probabilities mean nothing.
-    strangeness : float
+    ood_score : float
         How unlike; about 1 for what it learned from.
     caveats : tuple of str
         Sentences that belong beside the answer, from the model's training.
     """
 
-    def __init__(self, genres, probabilities, strangeness, strangest, caveats=()):
+    def __init__(self, genres, probabilities, ood_score, ood_threshold, caveats=()):
         order = np.argsort(-np.asarray(probabilities), kind="stable")
         super().__init__((genres[i], float(probabilities[i])) for i in order)
         self.caveats = tuple(caveats)
-        self.strangeness = float(strangeness)
-        self.unsure = self.strangeness > strangest
-        self.genre = UNSURE if self.unsure else next(iter(self))
+        self.ood_score = float(ood_score)
+        self.is_ood = self.ood_score > ood_threshold
+        self.genre = UNSURE if self.is_ood else next(iter(self))
 
     def __repr__(self):
         return "\n# ".join([super().__repr__(), *self.caveats])
@@ -68,19 +69,19 @@ class GenreClassifier:
 
     Attributes
     ----------
-    judge : callable
-        Pictures [shape=(batch, n_mels, columns), dtype=float32] between 0 and 1 -> probabilities
-        [shape=(batch, n_genres)] and strangeness [shape=(batch,)].
+    predict_proba : callable
+        Images [shape=(batch, n_mels, columns), dtype=float32] between 0 and 1 -> probabilities
+        [shape=(batch, n_genres)] and ood_score [shape=(batch,)].
     genres : list of str
     settings : MelSettings
-        Of the pictures that the network knows.
+        Of the images that the network knows.
     config : dict
         All that the exported folder says of itself: what it learned from, and its accuracy.
     folder : Path
     backend, device : str
         What runs the network ("onnx" or "torch"), and where.
-    strangest : float
-        Sound of a greater strangeness is answered with "unsure"; infinite where the model was
+    ood_threshold : float
+        Sound of a greater ood_score is answered with "unsure"; infinite where the model was
         calibrated on too few clips to tell.
     caveats : list of str
         Of every answer.
@@ -96,13 +97,13 @@ class GenreClassifier:
     'unsure'
     """
 
-    def __init__(self, judge, config, folder, backend, device="cpu"):
-        self.judge, self.config, self.folder = judge, config, folder
+    def __init__(self, predict_proba, config, folder, backend, device="cpu"):
+        self.predict_proba, self.config, self.folder = predict_proba, config, folder
         self.backend, self.device = backend, device
         self.genres = list(config["genres"])
         self.settings = MelSettings(**config["mel_settings"])
-        strangest = config["calibration"]["strangest"]
-        self.strangest = np.inf if strangest is None else strangest
+        ood_threshold = config["calibration"]["ood_threshold"]
+        self.ood_threshold = np.inf if ood_threshold is None else ood_threshold
         self.caveats = _caveats(config)
         self.fingerprint = fingerprint(folder, config)
 
@@ -141,14 +142,14 @@ class GenreClassifier:
         config = read_config(folder)
         try:
             if by_onnx:
-                judge = _judge_by_onnx(folder, config, device=device)
+                predict_proba = _load_onnx(folder, config, device=device)
             else:
-                judge = _judge_by_torch(folder, config, device)
+                predict_proba = _load_torch(folder, config, device)
         except ModelError:
             if read_config(folder) == config:
                 raise
             return cls.load(model, backend=backend, device=device)  # it was replaced meanwhile
-        return cls(judge, config, folder, "onnx" if by_onnx else "torch", device)
+        return cls(predict_proba, config, folder, "onnx" if by_onnx else "torch", device)
 
     def on_one_core(self):
         """The same model for use by a thread on every core at once, where ONNX Runtime runs it.
@@ -162,8 +163,8 @@ class GenreClassifier:
         """
         if self.backend != "onnx" or self.device != "cpu":
             return self
-        judge = _judge_by_onnx(self.folder, self.config, threads=1)
-        return GenreClassifier(judge, self.config, self.folder, self.backend)
+        predict_proba = _load_onnx(self.folder, self.config, threads=1)
+        return GenreClassifier(predict_proba, self.config, self.folder, self.backend)
 
     def save(self, folder):
         """Copy the model into another folder, without `learner.pkl`, which can hold code, and
@@ -218,11 +219,11 @@ class GenreClassifier:
         Parameters
         ----------
         recording : str, Path, bytes, binary file, or tuple of samples and their rate
-            See `melgenre.data.audio.cut_windows`.
+            See `melgenre.data.audio.iter_windows`.
 
         Returns
         -------
-        Answer
+        Prediction
             Probability of each genre, summing to 1; `.genre` is the first, or "unsure".
 
         Raises
@@ -230,16 +231,16 @@ class GenreClassifier:
         melgenre.data.audio.AudioError
             If the recording cannot be used.
         """
-        _, _, probabilities, strangeness = self.judge_windows(self.pictures(recording))
-        return self.conclude(probabilities, strangeness)
+        _, _, probabilities, ood_score = self.predict_windows(self.images(recording))
+        return self.aggregate(probabilities, ood_score)
 
-    def conclude(self, probabilities, strangeness):
-        """What the windows [shape=(n, n_genres), (n,)] of one recording say of it: an `Answer`."""
-        sure = strangeness <= self.strangest
+    def aggregate(self, probabilities, ood_score):
+        """The `Prediction` of a recording from those of its windows [shape=(n, n_genres), (n,)]."""
+        sure = ood_score <= self.ood_threshold
         # Applause at the end makes no song unsure; a song that is half applause is.
         counted = sure if sure.mean() > 0.5 else np.ones_like(sure)
-        return Answer(self.genres, probabilities[counted].mean(axis=0),
-                      np.median(strangeness), self.strangest, self.caveats)  # fmt: skip
+        return Prediction(self.genres, probabilities[counted].mean(axis=0),
+                      np.median(ood_score), self.ood_threshold, self.caveats)  # fmt: skip
 
     def timeline(self, recording):
         """Genres along a recording.
@@ -254,11 +255,11 @@ class GenreClassifier:
         pd.DataFrame
             A row a window: `start` and `end` in seconds, `p_<genre>`, and `unsure`.
         """
-        times, _, probabilities, strangeness = self.judge_windows(self.pictures(recording))
-        return self.tabulate(times, probabilities, strangeness)
+        times, _, probabilities, ood_score = self.predict_windows(self.images(recording))
+        return self.to_frame(times, probabilities, ood_score)
 
     def plot_timeline(self, recording):
-        """The time line as a picture: genres as bands under the mel-spectrogram.
+        """The time line as an image: genres as bands under the mel-spectrogram.
 
         Parameters
         ----------
@@ -274,37 +275,37 @@ class GenreClassifier:
 
         from .timeline import plot_timeline
 
-        times, pictures, probabilities, strangeness = self.judge_windows(self.pictures(recording))
-        table = self.tabulate(times, probabilities, strangeness)
-        return plot_timeline(table, pictures, plt.figure(figsize=(10, 4)))
+        times, images, probabilities, ood_score = self.predict_windows(self.images(recording))
+        table = self.to_frame(times, probabilities, ood_score)
+        return plot_timeline(table, images, plt.figure(figsize=(10, 4)))
 
-    def tabulate(self, times, probabilities, strangeness):
-        """What `judge_windows` says, as the table of `timeline`."""
+    def to_frame(self, times, probabilities, ood_score):
+        """What `predict_windows` says, as the table of `timeline`."""
         import pandas as pd  # ONNX Runtime alone answers without it
 
         table = pd.DataFrame(times, columns=["start", "end"])
         table[[f"p_{genre}" for genre in self.genres]] = probabilities
-        return table.assign(unsure=strangeness > self.strangest)
+        return table.assign(is_ood=ood_score > self.ood_threshold)
 
-    def pictures(self, recording):
-        """Start, end and picture [shape=(n_mels, columns), dtype=uint8] of each window."""
+    def images(self, recording):
+        """Start, end and image [shape=(n_mels, columns), dtype=uint8] of each window."""
         settings = self.settings
-        windows = cut_windows(recording, settings.duration, sample_rate=settings.sample_rate)
+        windows = iter_windows(recording, settings.duration, sample_rate=settings.sample_rate)
         for start, end, y in windows:
-            yield start, end, melspectrogram_picture(y, settings)
+            yield start, end, melspectrogram_image(y, settings)
 
-    def judge_pictures(self, pictures):
-        """Probabilities [shape=(n, n_genres)] and strangeness [shape=(n,)] of some pictures."""
+    def predict_images(self, images):
+        """Probabilities [shape=(n, n_genres)] and ood_score [shape=(n,)] of some images."""
         try:
-            judged = self.judge(np.stack(pictures).astype(np.float32) / 255)
+            judged = self.predict_proba(np.stack(images).astype(np.float32) / 255)
         except RuntimeError as error:  # of torch; ONNX Runtime's own derive from it
-            raise damaged(self.folder, error) from error
+            raise damaged_model(self.folder, error) from error
         if not all(np.isfinite(part).all() for part in judged):
-            raise damaged(self.folder, "it gives probabilities that are not finite")
+            raise damaged_model(self.folder, "it gives probabilities that are not finite")
         return judged
 
-    def judge_windows(self, windows):
-        """Judge the windows of `pictures`, some at a time.
+    def predict_windows(self, windows):
+        """Judge the windows of `images`, some at a time.
 
         Parameters
         ----------
@@ -313,18 +314,18 @@ class GenreClassifier:
         Returns
         -------
         times : list of (float, float)
-        pictures : list of np.ndarray [shape=(n_mels, columns), dtype=uint8]
+        images : list of np.ndarray [shape=(n_mels, columns), dtype=uint8]
         probabilities : np.ndarray [shape=(n, n_genres)]
-        strangeness : np.ndarray [shape=(n,)]
+        ood_score : np.ndarray [shape=(n,)]
         """
-        times, pictures, judged, windows = [], [], [], iter(windows)
+        times, images, judged, windows = [], [], [], iter(windows)
         batch = CPU_BATCH if self.device == "cpu" else GPU_BATCH
         while some := list(islice(windows, batch)):
             times += [(start, end) for start, end, _ in some]
-            pictures += [picture for _, _, picture in some]
-            judged.append(self.judge_pictures(pictures[-len(some) :]))
-        probabilities, strangeness = (np.concatenate(parts) for parts in zip(*judged, strict=True))
-        return times, pictures, probabilities, strangeness
+            images += [image for _, _, image in some]
+            judged.append(self.predict_images(images[-len(some) :]))
+        probabilities, ood_score = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+        return times, images, probabilities, ood_score
 
 
 def _caveats(config):
@@ -335,7 +336,7 @@ def _caveats(config):
             "This model was trained on made-up music: its answer is worth nothing for real music. "
             "Train it on real genres first."
         )
-    if config["calibration"]["strangest"] is None:
+    if config["calibration"]["ood_threshold"] is None:
         tracks = config["calibration"].get("tracks", "an unknown number of")
         caveats.append(
             f"This model cannot tell what it does not know: it was calibrated on {tracks} clips, "
@@ -369,14 +370,14 @@ def _find_folder(model, network):
         ) from error
 
 
-def _judge_by_torch(folder, config, device):
+def _load_torch(folder, config, device):
     """The network as torch runs it, rebuilt and filled with the folder's weights."""
     try:
         import safetensors
         import torch
         from safetensors.torch import load
 
-        from ..networks import ArchitectureError, PictureClassifier, build_network
+        from ..networks import ArchitectureError, ImageClassifier, build_network
     except ImportError as error:
         raise ModelError(
             f"To run {folder.name} by torch, {error.name} is missing. Install what "
@@ -387,10 +388,10 @@ def _judge_by_torch(folder, config, device):
     try:
         network = build_network(config["architecture"], len(config["genres"]), config["body"])
         network.load_state_dict(load(weights))
-        network = PictureClassifier(network, **config["normalisation"]).eval()
+        network = ImageClassifier(network, **config["normalisation"]).eval()
     except (safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError,
             TypeError) as error:  # fmt: skip
-        raise damaged(folder, error) from error
+        raise damaged_model(folder, error) from error
     try:
         network.to(device, memory_format=torch.channels_last)  # twice as fast on a CPU
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts it
@@ -400,15 +401,15 @@ def _judge_by_torch(folder, config, device):
             "install the device's driver and a torch built for it."
         ) from error
 
-    def judge(pictures):
+    def predict_proba(images):
         with torch.inference_mode():
-            judged = network(torch.from_numpy(pictures).to(device))
+            judged = network(torch.from_numpy(images).to(device))
         return tuple(part.float().cpu().numpy() for part in judged)
 
-    return judge
+    return predict_proba
 
 
-def _judge_by_onnx(folder, config, *, device="cpu", threads=0):
+def _load_onnx(folder, config, *, device="cpu", threads=0):
     """The network as ONNX Runtime runs it, in so many threads; 0: one on each core."""
     try:
         import onnxruntime
@@ -424,24 +425,26 @@ def _judge_by_onnx(folder, config, *, device="cpu", threads=0):
     try:
         session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # it has exceptions of its own for every kind of damage
-        raise damaged(folder, error) from error
+        raise damaged_model(folder, error) from error
     if device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
         # Without a driver, ONNX Runtime goes on there by itself.
         raise _no_onnx_device(device)
     _check_onnx(folder, config, session)
-    return lambda pictures: session.run(None, {"pictures": pictures})
+    (port,) = session.get_inputs()
+    return lambda images: session.run(None, {port.name: images})
 
 
 def _check_onnx(folder, config, session):
     """Raise `ModelError` unless a network takes and gives what its config describes."""
     settings, n_genres = MelSettings(**config["mel_settings"]), len(config["genres"])
     expected = {
-        "pictures": [settings.n_mels, settings.columns], "probabilities": [n_genres],
-        "strangeness": [],
+        "images": [settings.n_mels, settings.columns], "probabilities": [n_genres],
+        "ood_score": [],
     }  # fmt: skip
-    found = {port.name: port.shape[1:] for port in session.get_inputs() + session.get_outputs()}
+    ports = session.get_inputs() + session.get_outputs()
+    found = {ONNX_NAMES_TO_FORMAT_4.get(port.name, port.name): port.shape[1:] for port in ports}
     if found != expected:
-        raise damaged(folder, f"model.onnx has {found}, and config.json describes {expected}")
+        raise damaged_model(folder, f"model.onnx has {found}, and config.json describes {expected}")
 
 
 def _onnx_providers(onnxruntime, device):

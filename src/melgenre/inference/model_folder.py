@@ -12,7 +12,7 @@ from ..data.mel_settings import checked_settings
 from ..errors import MelgenreError
 from ..files import printable, read_json, restore, short
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
 CONFIG, CARD = "config.json", "README.md"
 SPLIT = "split.csv"
@@ -23,9 +23,10 @@ PRIVATE = (LEARNER, SPLIT)
 """What stays on this machine: a pickle can run code, and the names of tracks are their owner's."""
 
 MOST_GENRES = 10_000
+RECIPES_TO_FORMAT_4 = {"first-project": "frozen-head", "quick": "smoke-test"}
 
 UNKNOWN = {
-    "calibration": {"temperature": 1.0, "strangest": None},
+    "calibration": {"temperature": 1.0, "ood_threshold": None},
     "training": {"collection": "unknown music", "train_tracks": "?", "weights": "unknown",
                  "recipe": None, "seed": None, "versions": {}},
     "result": dict.fromkeys(("accuracy", "interval", "tracks", "protocol", "macro_f1")),
@@ -86,14 +87,24 @@ def read_config(folder):
             f"{folder.name} is of format {version}, and this melgenre reads up to "
             f"{FORMAT_VERSION}. Update melgenre."
         )
-    if version == FORMAT_VERSION and config.get("sha256", {}).get(CONFIG) != _digest(config):
+    if version >= 4 and config.get("sha256", {}).get(CONFIG) != _digest(config):
         raise ModelError(
             f"{folder.name}/config.json is damaged: it was changed after the export. Copy the "
             "whole folder again, or export the learner again."
         )
-    # Format 1 knew no other body, formats 1 and 2 no calibration, 1 to 3 no checksums.
+    # Format 1 has no other body, formats 1 and 2 no calibration, 1 to 3 no checksums.
     config = {"body": "whole", "calibration": {}, "training": {}, "result": {}, **config}
-    return config | {name: values | config[name] for name, values in UNKNOWN.items()}
+    config |= {name: values | config[name] for name, values in UNKNOWN.items()}
+    return config if version == FORMAT_VERSION else _with_new_names(config)
+
+
+def _with_new_names(config):
+    """A config of formats 1 to 4 with the names of format 5."""
+    calibration, training = dict(config["calibration"]), dict(config["training"])
+    if "strangest" in calibration:
+        calibration["ood_threshold"] = calibration.pop("strangest")
+    training["recipe"] = RECIPES_TO_FORMAT_4.get(training["recipe"], training["recipe"])
+    return {**config, "calibration": calibration, "training": training}
 
 
 def _version(config):
@@ -127,7 +138,8 @@ def _check_config(config):
         _check(isinstance(config.get(name, {}), dict), name, "an object")
     known = UNKNOWN["calibration"] | config.get("calibration", {})
     _check(_is_number(known["temperature"], 1e-6), "temperature", "a number above 0")
-    _check(known["strangest"] is None or _is_number(known["strangest"]), "strangest", "a number")
+    for name in ("ood_threshold", "strangest"):  # the second was its name up to format 4
+        _check(known.get(name) is None or _is_number(known[name]), name, "a number")
     known = UNKNOWN["training"] | config.get("training", {})
     _check(isinstance(known["recipe"], (str, type(None))), "recipe", "a name")
     _check(isinstance(known["versions"], dict), "versions", "an object")
@@ -193,10 +205,10 @@ def read_checked(folder, config, name):
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise damaged(file.parent, f"{name} cannot be read ({error.strerror})") from error
+        raise damaged_model(file.parent, f"{name} cannot be read ({error.strerror})") from error
     # Models of formats 1 to 3 have no checksums.
     if "sha256" in config and config["sha256"].get(name) != _sha256(content):
-        raise damaged(
+        raise damaged_model(
             file.parent, f"{name} is not the file that was exported with this config.json"
         )
     return content
@@ -263,7 +275,7 @@ def _digest(config):
     return _sha256(json.dumps({**config, "sha256": sums}, sort_keys=True).encode())
 
 
-def damaged(folder, error):
+def damaged_model(folder, error):
     """The `ModelError` for a network that cannot be rebuilt from its folder's files."""
     return ModelError(
         f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "

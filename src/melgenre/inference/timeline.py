@@ -1,18 +1,18 @@
-"""Genres along a song, as a picture that is read at a glance."""
+"""Genres along a song, as an image that is read at a glance."""
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 
-def plot_timeline(timeline, pictures=(), figure=None):
+def plot_timeline(timeline, images=(), figure=None):
     """The genres of a recording as stacked bands along it, under its mel-spectrogram.
 
     Parameters
     ----------
     timeline : pd.DataFrame
         As of `GenreClassifier.timeline`. Its unsure windows are left grey.
-    pictures : sequence of np.ndarray [shape=(n_mels, columns), dtype=uint8]
+    images : sequence of np.ndarray [shape=(n_mels, columns), dtype=uint8]
         Of its windows.
     figure : matplotlib.figure.Figure
         An empty one; None: one that pyplot knows nothing of, as the threads of a server need.
@@ -29,10 +29,10 @@ def plot_timeline(timeline, pictures=(), figure=None):
     figure = figure or Figure(figsize=(10, 4))
     figure.subplots_adjust(0.07, 0.13, 0.85, 0.97, hspace=0.08)
     above, ax = figure.subplots(2, sharex=True, height_ratios=(1, 1.3))
-    for start, end, picture in zip(timeline["start"], timeline["end"], pictures, strict=False):
-        above.imshow(picture, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
+    for start, end, image in zip(timeline["start"], timeline["end"], images, strict=False):
+        above.imshow(image, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
     above.set(yticks=[], ylabel="low to high")
-    bottom, sure = np.zeros(len(timeline)), ~timeline["unsure"].to_numpy()
+    bottom, sure = np.zeros(len(timeline)), ~timeline["is_ood"].to_numpy()
     names = [column for column in timeline if column.startswith("p_")]
     colours = colormaps["tab20" if len(names) > 10 else "tab10"].colors
     for number, name in enumerate(names):

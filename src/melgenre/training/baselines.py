@@ -41,7 +41,7 @@ class LogisticRegression:
         self.l2, self.learning_rate, self.momentum = l2, learning_rate, momentum
         self.steps, self.seed = steps, seed
 
-    def first_parameters(self, n_descriptors, n_genres):
+    def init_parameters(self, n_descriptors, n_genres):
         """Where the descent begins.
 
         Returns
@@ -81,9 +81,9 @@ class LogisticRegression:
         X, y = np.asarray(X, dtype=float), np.asarray(y)
         self.classes_ = np.unique(y)
         # Hertz and counts side by side: each descriptor is measured in its own spread.
-        self.mean_, self.spread_ = X.mean(axis=0), X.std(axis=0) + 1e-9
-        X, Y = (X - self.mean_) / self.spread_, (y[:, None] == self.classes_).astype(float)
-        parameters = self.first_parameters(X.shape[1], len(self.classes_))
+        self.mean_, self.scale_ = X.mean(axis=0), X.std(axis=0) + 1e-9
+        X, Y = (X - self.mean_) / self.scale_, (y[:, None] == self.classes_).astype(float)
+        parameters = self.init_parameters(X.shape[1], len(self.classes_))
         speed = {name: np.zeros_like(value) for name, value in parameters.items()}
         self.losses_ = []
         for _ in range(self.steps):
@@ -97,7 +97,7 @@ class LogisticRegression:
 
     def predict_proba(self, X):
         """Probabilities [shape=(n, n_genres)], in the order of `classes_`."""
-        X = (np.asarray(X, dtype=float) - self.mean_) / self.spread_
+        X = (np.asarray(X, dtype=float) - self.mean_) / self.scale_
         return softmax(self.scores(self.parameters_, X))
 
     def predict(self, X):
@@ -120,7 +120,7 @@ class NeuralNetwork(LogisticRegression):
         super().__init__(**{"learning_rate": 0.1, **descent})
         self.hidden = hidden
 
-    def first_parameters(self, n_descriptors, n_genres):
+    def init_parameters(self, n_descriptors, n_genres):
         """Small random weights: units that began alike would stay alike."""
         rng = np.random.default_rng(self.seed)
 

@@ -1,6 +1,6 @@
-"""What a frozen body makes of a picture, computed once.
+"""What a frozen body makes of an image, computed once.
 
-A body that does not learn says the same of a picture in every epoch, with every seed and in every
+A body that does not learn says the same of an image in every epoch, with every seed and in every
 fold. Kept on disk, its features turn the training of a head from minutes into seconds.
 """
 
@@ -20,16 +20,16 @@ from ..files import atomic_write, locked, project_folder, sweep
 from .precision import feature_dtype, one_thread, precision_name
 
 KEPT_AT_ONCE = 256
-"""Pictures after whose features the file is written: a killed run loses no more."""
+"""Images after whose features the file is written: a killed run loses no more."""
 
 
-def feature_folder():
+def features_cache():
     """Where features are kept: `data/features` of the project."""
     return project_folder() / "data" / "features"
 
 
-def body_features(learn, tracks, folder, *, dtype=torch.float32):
-    """The body's features of every track's picture; only those new to the folder are computed.
+def extract_features(learn, tracks, folder, *, dtype=torch.float32):
+    """The body's features of every track's image; only those new to the folder are computed.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def body_features(learn, tracks, folder, *, dtype=torch.float32):
         Its model is a body and a head, on the device of its DataLoaders. The body is used in
         evaluation mode.
     tracks : pd.DataFrame
-        With `picture`.
+        With `image`.
     folder : str or Path
         Where the features are kept, in one file for each body, device and precision.
     dtype : torch.dtype
@@ -53,7 +53,7 @@ def body_features(learn, tracks, folder, *, dtype=torch.float32):
     with suppress(OSError):  # a read-only folder keeps what it has
         file.parent.mkdir(parents=True, exist_ok=True)
         sweep(file.parent)
-    keys = [hashlib.md5(Path(picture).read_bytes()).hexdigest() for picture in tracks["picture"]]
+    keys = [hashlib.md5(Path(image).read_bytes()).hexdigest() for image in tracks["image"]]
     known = _load(file, _version(file))
     new = tracks.assign(key=keys)[[key not in known for key in keys]]
     for start in range(0, len(new), KEPT_AT_ONCE):
@@ -67,10 +67,10 @@ def _keep(file, computed):
     """Add features to those that a file keeps; returns all, as `_load`."""
     with locked(file):  # another process may add to it at the same time
         known = {**_load(file, _version(file)), **computed}
-        pictures, features = np.array(list(known)), np.stack(list(known.values()))
+        images, features = np.array(list(known)), np.stack(list(known.values()))
         try:
             with atomic_write(file) as part, part.open("wb") as opened:
-                np.savez(opened, pictures=pictures, features=features)
+                np.savez(opened, images=images, features=features)
         except OSError as error:
             warnings.warn(
                 f"The features are used, but not kept ({error.strerror}): the next training "
@@ -90,12 +90,12 @@ def _version(file):
 
 @lru_cache(maxsize=1)
 def _load(file, _version):
-    """The features that a file keeps, by the md5 of their picture; a damaged file keeps none."""
+    """The features that a file keeps, by the md5 of their image; a damaged file keeps none."""
     if not file.exists():
         return {}
     try:
         with np.load(file, allow_pickle=False) as kept:
-            return dict(zip(kept["pictures"].tolist(), kept["features"], strict=True))
+            return dict(zip(kept["images"].tolist(), kept["features"], strict=True))
     except Exception as error:  # a damaged archive brings about errors of any kind
         warnings.warn(
             f"The kept features in {file.name} are damaged ({type(error).__name__}) and are "
@@ -106,7 +106,7 @@ def _load(file, _version):
 
 
 def _compute(learn, body, tracks, dtype):
-    """Features of pictures as the learner's own DataLoaders prepare them."""
+    """Features of images as the learner's own DataLoaders prepare them."""
     body.eval().to(memory_format=torch.channels_last)
     device = learn.dls.device.type
     # A CPU takes no longer for two at a time, and more would not fit its cache.
@@ -138,7 +138,7 @@ def _digest_body(body):
     return digest.hexdigest()[:12]
 
 
-def dl_of_tensors(dl, x, y, **changes):
+def tensor_dataloader(dl, x, y, **changes):
     """A DataLoader whose batches are cut from tensors, in place of being read item by item.
 
     Parameters
@@ -159,14 +159,14 @@ def dl_of_tensors(dl, x, y, **changes):
 
 
 def feature_dataloaders(learn, folder):
-    """DataLoaders of features in place of pictures, in the learner's own split.
+    """DataLoaders of features in place of images, in the learner's own split.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
         Of `melgenre.training.learner.genre_learner`.
     folder : str or Path
-        As for `body_features`.
+        As for `extract_features`.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def feature_dataloaders(learn, folder):
     tables = [part.items for part in (learn.dls.train_ds, learn.dls.valid_ds)]
     dtype = feature_dtype(device.type)
     features = [
-        torch.tensor(body_features(learn, one, folder, dtype=dtype), device=device)
+        torch.tensor(extract_features(learn, one, folder, dtype=dtype), device=device)
         for one in tables
     ]
     genres = [torch.tensor(one["genre"].map(numbers).tolist(), device=device) for one in tables]
@@ -185,7 +185,7 @@ def feature_dataloaders(learn, folder):
     # What is only watched goes through the head in one batch: it is quick, and changes nothing.
     sizes = learn.dls.bs, len(genres[1])
     loaders = [
-        dl_of_tensors(dl, x, y, after_batch=noop, bs=size)
+        tensor_dataloader(dl, x, y, after_batch=noop, bs=size)
         for dl, x, y, size in zip(learn.dls.loaders, features, genres, sizes, strict=True)
     ]
     return DataLoaders(*loaders, device=device)
@@ -193,7 +193,7 @@ def feature_dataloaders(learn, folder):
 
 def predict_features(learn, tracks, folder):
     """Probabilities [shape=(n, n_genres)] by way of the kept features."""
-    features = torch.from_numpy(body_features(learn, tracks, folder))
+    features = torch.from_numpy(extract_features(learn, tracks, folder))
     head = learn.model[1].eval()
     with torch.inference_mode():
         logits = head(features.to(next(head.parameters()).device))

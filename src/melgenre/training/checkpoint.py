@@ -37,8 +37,8 @@ def checkpoint_file(learn):
     for tensor in learn.model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     for part in (learn.dls.train_ds, learn.dls.valid_ds):
-        for picture, genre in zip(part.items["picture"], part.items["genre"], strict=True):
-            digest.update(Path(picture).read_bytes() + genre.encode())
+        for image, genre in zip(part.items["image"], part.items["genre"], strict=True):
+            digest.update(Path(image).read_bytes() + genre.encode())
         digest.update(b"next part")
     return project_folder() / "data" / "checkpoints" / f"{digest.hexdigest()[:16]}.pth"
 

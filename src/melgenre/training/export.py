@@ -32,13 +32,13 @@ from ..inference.model_folder import (
     ModelError,
     check_replaceable,
     copy_others,
-    damaged,
+    damaged_model,
     read_checked,
     read_config,
     write_config,
 )
-from ..networks import IMAGENET_MEAN, IMAGENET_STD, PictureClassifier, judge_features
-from .cached_features import body_features, feature_folder
+from ..networks import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier, head_with_ood_score
+from .cached_features import extract_features, features_cache
 from .learner import RECIPES, discard_checkpoint
 from .model_card import model_card
 
@@ -60,11 +60,11 @@ def export_learner(learn, folder, training, result, predictions, *, settings=Mel
     training : dict
         Of `melgenre.training.learner.describe_training`.
     result : dict
-        Of `melgenre.evaluation.metrics.score`: its protocol, accuracy and interval.
+        Of `melgenre.evaluation.metrics.evaluate`: its protocol, accuracy and interval.
     predictions : pd.DataFrame
         That the result was taken from; the card shows their confusion matrix.
     settings : MelSettings
-        Of the pictures it learned from.
+        Of the images it learned from.
 
     Returns
     -------
@@ -138,20 +138,20 @@ def calibrate(learn):
     Returns
     -------
     dict
-        `temperature`; `strangest`: 99 % of the validation clips are less strange than this (None
+        `temperature`; `ood_threshold`: 99 % of the validation clips score below it (None
         where they are fewer than `FEWEST_CLIPS`); `tracks`, how many these are.
     """
     body, head = learn.model.eval()
     items = learn.dls.valid_ds.items
     with torch.no_grad():
         if getattr(learn, "frozen", False):
-            features = torch.from_numpy(body_features(learn, items, feature_folder()))
+            features = torch.from_numpy(extract_features(learn, items, features_cache()))
         else:
-            pictures = learn.dls.test_dl(items, num_workers=0)
-            features = torch.cat([torch.Tensor(body(batch)) for (batch,) in pictures])
+            images = learn.dls.test_dl(items, num_workers=0)
+            features = torch.cat([torch.Tensor(body(batch)) for (batch,) in images])
         device = next(head.parameters()).device
-        judged = judge_features(head, features.float().to(device))
-    logits, strangeness = (part.cpu() for part in judged)
+        judged = head_with_ood_score(head, features.float().to(device))
+    logits, ood_score = (part.cpu() for part in judged)
     genres = torch.tensor([learn.dls.vocab.o2i[g] for g in items["genre"]])
 
     def loss(log_temperature):
@@ -159,10 +159,10 @@ def calibrate(learn):
 
     # More than a factor of e is no calibration but a broken learner, or too few clips.
     temperature = float(np.exp(minimize_scalar(loss, bounds=(-1, 1), method="bounded").x))
-    strangest = round(float(np.quantile(strangeness, 0.99)), 4)
+    ood_threshold = round(float(np.quantile(ood_score, 0.99)), 4)
     return {
         "temperature": round(temperature, 4),
-        "strangest": strangest if len(items) >= FEWEST_CLIPS else None,
+        "ood_threshold": ood_threshold if len(items) >= FEWEST_CLIPS else None,
         "tracks": len(items),
     }
 
@@ -237,7 +237,7 @@ def load_split(folder, tracks):
         known = pd.read_csv(file, dtype=str, keep_default_na=False).map(spreadsheet_plain)
         known = known.set_index("track_id")["split"]
     except (ValueError, KeyError, OSError) as error:
-        raise damaged(file.parent, f"{SPLIT} cannot be read ({_cause(error)})") from error
+        raise damaged_model(file.parent, f"{SPLIT} cannot be read ({_cause(error)})") from error
     split = tracks["track_id"].map(known)
     if split.isna().all():
         print("The model learned from none of these tracks: all of them are new to it.")
@@ -265,9 +265,9 @@ class ConcatPool(nn.Module):
 
 
 def _export_onnx(model, config, file):
-    """The network from grey pictures to probabilities and strangeness, as ONNX."""
+    """The network from grey images to probabilities and ood_score, as ONNX."""
     settings = config["mel_settings"]
-    network = PictureClassifier(copy.deepcopy(model), **config["normalisation"]).float().eval()
+    network = ImageClassifier(copy.deepcopy(model), **config["normalisation"]).float().eval()
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, AdaptiveConcatPool2d):  # torch 2.9 to 2.12 cannot export it
@@ -277,8 +277,8 @@ def _export_onnx(model, config, file):
         warnings.simplefilter("ignore")  # the exporter's notes to its own developers
         torch.onnx.export(
             network, (torch.rand(2, settings["n_mels"], columns),), file,
-            input_names=["pictures"], output_names=["probabilities", "strangeness"],
-            dynamic_shapes={"pictures": {0: "batch"}}, external_data=False, verbose=False,
+            input_names=["images"], output_names=["probabilities", "ood_score"],
+            dynamic_shapes={"images": {0: "batch"}}, external_data=False, verbose=False,
         )  # fmt: skip
 
 

@@ -31,18 +31,23 @@ from fastai.vision.all import (
     vision_learner,
 )
 
-from ..data.mel_settings import MelSettings, check_picture
+from ..data.mel_settings import MelSettings, check_image
 from ..data.splits import SplitError
 from ..evaluation.provenance import package_versions
 from ..networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     build_network,
-    check_takes_pictures,
-    describe_imagenet_weights,
-    find_architecture,
+    check_input_size,
+    get_architecture,
+    weights_source,
 )
-from .cached_features import dl_of_tensors, feature_dataloaders, feature_folder, predict_features
+from .cached_features import (
+    feature_dataloaders,
+    features_cache,
+    predict_features,
+    tensor_dataloader,
+)
 from .checkpoint import Checkpoint, checkpoint_file
 from .precision import (
     device_name,
@@ -58,11 +63,11 @@ RECIPES = {
     # Textures of the early layers as ImageNet left them, and a head that learns from these.
     "texture": {"body": "texture", "freeze_epochs": 30, "epochs": 0, "smoothing": 0.1},
     # Ten epochs of the head alone, on the last layer's features as ImageNet left them.
-    "first-project": {"body": "whole", "freeze_epochs": 10, "epochs": 0, "smoothing": 0.0},
+    "frozen-head": {"body": "whole", "freeze_epochs": 10, "epochs": 0, "smoothing": 0.0},
     # The head first, then all layers, the early ones more gently (fastai's `fine_tune`).
     "fine-tune": {"body": "whole", "freeze_epochs": 10, "epochs": 3, "smoothing": 0.0},
     # A look at whether everything runs: what `make run` uses on synthetic music.
-    "quick": {"body": "whole", "freeze_epochs": 1, "epochs": 3, "smoothing": 0.0},
+    "smoke-test": {"body": "whole", "freeze_epochs": 1, "epochs": 3, "smoothing": 0.0},
 }
 """The kind of body (see `melgenre.networks.build_network`), epochs with it frozen, epochs of all
 layers after them, and label smoothing."""
@@ -74,16 +79,16 @@ def adam(device):
     return partial(OptimWrapper, opt=torch.optim.AdamW, fused=fused, eps=1e-5)
 
 
-def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
+def image_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
     """fastai's DataLoaders of a table of tracks.
 
     Parameters
     ----------
     tracks : pd.DataFrame
-        With `picture`, `genre` and `split`: `train` is learned from, `valid` is watched; tracks
+        With `image`, `genre` and `split`: `train` is learned from, `valid` is watched; tracks
         of another split or none are left out.
     settings : MelSettings
-        What the pictures must have been made with.
+        What the images must have been made with.
     batch_size : int
         Fewer where that would leave less than eight batches an epoch.
 
@@ -94,8 +99,8 @@ def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
 
     Raises
     ------
-    PictureError
-        If a picture was made with other settings.
+    ImageError
+        If an image was made with other settings.
     SplitError
         If there is nothing to learn from or to watch, or a genre is watched but never learned.
     """
@@ -108,16 +113,16 @@ def picture_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
             f"{len(learned)} genres to learn from and {len(watched)} to watch, "
             f"{len(watched - learned)} of these never learned: split the tracks anew."
         )
-    for picture in used["picture"]:
-        check_picture(picture, settings)
+    for image in used["image"]:
+        check_image(image, settings)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=sorted(learned))),
-        get_x=ColReader("picture"),
+        get_x=ColReader("image"),
         get_y=ColReader("genre"),
         splitter=ColSplitter("is_valid"),
         batch_tfms=Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
     )
-    # A picture takes a millisecond to read: worker processes would only take time to start.
+    # An image takes a millisecond to read: worker processes would only take time to start.
     n_train = int((used["split"] == "train").sum())
     return block.dataloaders(used, bs=min(batch_size, max(4, n_train // 8), n_train), num_workers=0)
 
@@ -128,7 +133,7 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     Parameters
     ----------
     dls : fastai.data.core.DataLoaders
-        Of `picture_dataloaders`.
+        Of `image_dataloaders`.
     architecture : str
         Any convolutional network of torchvision or timm, by name (for `texture`: torchvision).
     recipe : str
@@ -137,7 +142,7 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
         Start from ImageNet weights, downloaded once. Where that fails, a warning says so and the
         network starts from nothing.
     seed : int
-        Of the head's first weights and the order of the pictures.
+        Of the head's first weights and the order of the images.
 
     Returns
     -------
@@ -147,9 +152,9 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     Raises
     ------
     ArchitectureError
-        If the name is unknown, or the network takes no pictures of this shape.
+        If the name is unknown, or the network takes no images of this shape.
     """
-    found = find_architecture(architecture)
+    found = get_architecture(architecture)
     set_seed(seed, reproducible=True)
     body = RECIPES[recipe]["body"]
     loss = CrossEntropyLossFlat(label_smoothing=RECIPES[recipe]["smoothing"])
@@ -175,7 +180,7 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
         try:
             with _short_timeout():
                 learn = build(True)
-            weights = describe_imagenet_weights(architecture)
+            weights = weights_source(architecture)
         except Exception as error:  # torch.hub, timm and their hosts fail in many ways
             learn, weights = build(False), FROM_SCRATCH
             cause = (str(error).splitlines() or [type(error).__name__])[0]
@@ -187,7 +192,7 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     else:
         learn, weights = build(False), FROM_SCRATCH
     height, width = dls.one_batch()[0].shape[-2:]
-    check_takes_pictures(architecture, learn.model, height, width)
+    check_input_size(architecture, learn.model, height, width)
     learn.architecture, learn.weights = architecture, weights
     learn.recipe, learn.seed = recipe, seed
     return learn
@@ -209,7 +214,7 @@ def fit(learn):
 
     Where the body stays frozen, its features are computed once and kept in `data/features`, and
     the head learns from these: the second training takes seconds. Where all layers learn, the
-    pictures are read once, and stay on the device for as long as it takes; the state after each
+    images are read once, and stay on the device for as long as it takes; the state after each
     epoch is kept in `data/checkpoints` until the learner is exported (`discard_checkpoint`), and
     the same training resumes from it.
 
@@ -229,7 +234,7 @@ def fit(learn):
 
 def _fit_head(learn):
     """Let the head learn from the frozen body's features."""
-    dls = feature_dataloaders(learn, feature_folder())
+    dls = feature_dataloaders(learn, features_cache())
     head = Learner(
         dls, learn.model[1], loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
     )
@@ -241,11 +246,11 @@ def _fit_head(learn):
 
 
 def _fit_all_layers(learn):
-    """Train all layers on pictures that are read once; the seconds of a run that is resumed."""
+    """Train all layers on images that are read once; the seconds of a run that is resumed."""
     epochs, freeze_epochs = (RECIPES[learn.recipe][key] for key in ("epochs", "freeze_epochs"))
     learn.checkpoint_file = checkpoint_file(learn)
     checkpoint, from_files = Checkpoint(learn.checkpoint_file), learn.dls
-    learn.dls = DataLoaders(*map(_read_once, from_files.loaders), device=from_files.device)
+    learn.dls = DataLoaders(*map(_preload, from_files.loaders), device=from_files.device)
     try:
         with mixed_precision(learn), learn.added_cbs(checkpoint):
             if learn.weights == FROM_SCRATCH:
@@ -269,10 +274,10 @@ def discard_checkpoint(learn):
         learn.checkpoint_file.unlink(missing_ok=True)
 
 
-def _read_once(dl):
-    """The same batches, from pictures that are read now and lie on the device."""
-    pictures, genres = to_device(dl.create_batch([dl.do_item(i) for i in range(dl.n)]), dl.device)
-    return dl_of_tensors(dl, pictures, genres)
+def _preload(dl):
+    """The same batches, from images that are read now and lie on the device."""
+    images, genres = to_device(dl.create_batch([dl.do_item(i) for i in range(dl.n)]), dl.device)
+    return tensor_dataloader(dl, images, genres)
 
 
 def describe_training(learn, tracks):
@@ -311,14 +316,14 @@ def describe_training(learn, tracks):
 
 
 def predict_tracks(learn, tracks):
-    """Let a learner say the genre of each track's picture.
+    """Let a learner say the genre of each track's image.
 
     Parameters
     ----------
     learn : fastai.learner.Learner
         Trained here or loaded with `load_learner`.
     tracks : pd.DataFrame
-        With `picture`.
+        With `image`.
 
     Returns
     -------
@@ -326,7 +331,7 @@ def predict_tracks(learn, tracks):
         The tracks with `predicted` and a probability `p_<genre>` for each genre.
     """
     if getattr(learn, "frozen", False):
-        probabilities = predict_features(learn, tracks, feature_folder())
+        probabilities = predict_features(learn, tracks, features_cache())
     else:
         with learn.no_bar(), learn.no_logging():
             probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(tracks, num_workers=0))

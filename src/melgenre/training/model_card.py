@@ -2,7 +2,7 @@
 
 from huggingface_hub import ModelCardData
 
-from ..evaluation.metrics import confusion_counts
+from ..evaluation.metrics import confusion_matrix
 from ..inference.model_folder import FEWEST_CLIPS
 
 CARD_TEXT = """
@@ -33,7 +33,7 @@ not be used to decide about people, payments or what is heard, nor as a measure 
 
 ## Licence
 
-The weights it started from ({weights}) come with their own terms: ImageNet's pictures are for
+The weights it started from ({weights}) come with their own terms: ImageNet's images are for
 research. The recordings it learned from belong to their owners, and none is in this folder.
 """
 
@@ -65,7 +65,7 @@ def model_card(config, predictions):
         train_tracks=training.get("train_tracks", "?"), collection=training.get("collection"),
         recipe=training.get("recipe"), seed=training.get("seed"), weights=training["weights"],
         temperature=calibration["temperature"], limit=_limit(calibration),
-        valid_tracks=calibration["tracks"], matrix=_markdown(confusion_counts(predictions)),
+        valid_tracks=calibration["tracks"], matrix=_markdown(confusion_matrix(predictions)),
     )  # fmt: skip
     return f"---\n{header.to_yaml()}\n---\n{text}"
 
@@ -77,14 +77,14 @@ def _protocol(result):
 
 def _limit(calibration):
     """What a model does with sound that is none of its genres."""
-    if calibration["strangest"] is None:
+    if calibration["ood_threshold"] is None:
         return (
             f"It was calibrated on fewer than {FEWEST_CLIPS} clips, so it cannot tell what it does "
             "not know: silence, noise and speech get one of its genres."
         )
     return (
         "Sound that lies further from what it learned than 99 % of its validation clips (a "
-        f"strangeness above {calibration['strangest']}), such as silence, noise or speech, is "
+        f"ood_score above {calibration['ood_threshold']}), such as silence, noise or speech, is "
         'answered with "unsure".'
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import safetensors
 from safetensors.torch import load
 
-from ..inference.model_folder import WEIGHTS, ModelError, damaged, read_checked, read_config
+from ..inference.model_folder import WEIGHTS, ModelError, damaged_model, read_checked, read_config
 from .learner import RECIPES, genre_learner
 
 
@@ -18,11 +18,11 @@ def transfer_learner(dls, folder, *, seed=0):
     Parameters
     ----------
     dls : fastai.data.core.DataLoaders
-        Of `melgenre.training.learner.picture_dataloaders`, with pictures as the model knows them.
+        Of `melgenre.training.learner.image_dataloaders`, with images as the model knows them.
     folder : str or Path
         Of `melgenre.training.export.export_learner`.
     seed : int
-        Of the new genres' first weights and the order of the pictures.
+        Of the new genres' first weights and the order of the images.
 
     Returns
     -------
@@ -47,9 +47,9 @@ def transfer_learner(dls, folder, *, seed=0):
     )
     weights = read_checked(folder, config, WEIGHTS)
     try:
-        learn.model.load_state_dict(_carry_over(learn, load(weights), config["genres"]))
+        learn.model.load_state_dict(_load_matching_weights(learn, load(weights), config["genres"]))
     except (OSError, safetensors.SafetensorError, RuntimeError, KeyError) as error:
-        raise damaged(folder, error) from error
+        raise damaged_model(folder, error) from error
     learn.train_bn = False  # as with a body from ImageNet: its batch norms stay as they are
     learn.freeze()
     learn.weights = (
@@ -58,7 +58,7 @@ def transfer_learner(dls, folder, *, seed=0):
     return learn
 
 
-def _carry_over(learn, weights, known):
+def _load_matching_weights(learn, weights, known):
     """The model's weights; in the last layer, those of genres it does not know stay new."""
     last = list(learn.model.state_dict())[-1].rpartition(".")[0]
     for name, new in learn.model.state_dict().items():

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from ...files import atomic_write, sweep
-from ...parallel import on_all_cores
+from ...parallel import parallel_map
 from ..audio import SAMPLE_RATE
 from .composers import COMPOSERS, FRAMES, MODES, Artist, Score
 
@@ -120,7 +120,7 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
     for genre in GENRES:
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
         sweep(folder / "genres" / genre)
-    made = on_all_cores(
+    made = parallel_map(
         _write_clip, missing, desc="made-up clips", unit=" clips", progress=progress
     )
     list(made)

@@ -1,6 +1,6 @@
-"""How fast does a collection become pictures, beside what a user would otherwise run?
+"""How fast does a collection become images, beside what a user would otherwise run?
 
-python benchmarks/pictures.py [--clips 1000]
+python benchmarks/images.py [--clips 1000]
 """
 
 import argparse
@@ -31,9 +31,9 @@ from bench import (
 from scipy.fft import rfft
 
 from melgenre.features.images import _draw
-from melgenre.features.melspectrogram import mel_bands
+from melgenre.features.melspectrogram import mel_filterbank
 
-BANDS = mel_bands(SETTINGS)
+BANDS = mel_filterbank(SETTINGS)
 DENSE = BANDS.toarray()
 WINDOW = np.hanning(SETTINGS.n_fft).astype(np.float32)
 ALL_OF_THEM = """
@@ -180,7 +180,7 @@ def main():
         per_clip[name] * len(paths) / cores
         for name in ("first project (specgram, savefig)", "floor", "floor with its shortcuts")
     )
-    keep("pictures", rows, collection=collection, whole={
+    keep("images", rows, collection=collection, whole={
         "clips": len(paths), "cores": cores,
         "seconds, start of the workers included": round(whole, 2),
         "times faster than the first project's loop": round(first / whole, 1),
@@ -189,7 +189,7 @@ def main():
     })  # fmt: skip
     print(f"{len(paths)} clips: {whole:.1f} s, {first / whole:.0f} times as fast as the first "
           f"project's loop, {whole / bare:.2f} of the floor")  # fmt: skip
-    plot_bars("pictures", rows, "ms a clip, one core", "ms a clip, on one core", log=True)
+    plot_bars("images", rows, "ms a clip, one core", "ms a clip, on one core", log=True)
 
 
 if __name__ == "__main__":
