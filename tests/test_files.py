@@ -7,8 +7,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from melgenre.files import (
     atomic_folder,

@@ -1,4 +1,4 @@
-"""The base of all errors that this package raises on purpose."""
+"""The base of all errors and warnings that this package raises on purpose."""
 
 
 class MelgenreError(Exception):
@@ -10,3 +10,7 @@ class MelgenreError(Exception):
 
 class MissingPackageError(MelgenreError, ImportError):
     """An optional package that is not installed; the message says how to install it."""
+
+
+class MelgenreWarning(UserWarning):
+    """Something that a user should know although the work goes on, in one sentence."""

@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 import soundfile
 import traitlets
-from fastai.vision.all import ClassificationInterpretation, ImageDataLoaders, resnet18
-from fastai.vision.all import vision_learner as fastai_learner
+from fastai.vision.all import (
+    ClassificationInterpretation,
+    ImageDataLoaders,
+    resnet18,
+    vision_learner as fastai_learner,
+)
 from PIL import Image
 
 from melgenre.confusion.browser import (

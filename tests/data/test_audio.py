@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import id3_cover, write_by_pyav
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from melgenre.data.audio import (
     SAMPLE_RATE,
