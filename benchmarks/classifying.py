@@ -19,7 +19,7 @@ from melgenre.features.images import load_center
 from melgenre.features.melspectrogram import melspectrogram_image
 from melgenre.inference.batch import classify_folder
 from melgenre.inference.classifier import BATCH, GenreClassifier
-from melgenre.training.export import load_exported
+from melgenre.training.exported import load_exported
 from melgenre.training.precision import cpu_has_bf16
 
 CLIPS = 24

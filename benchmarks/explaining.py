@@ -15,7 +15,7 @@ from PIL import Image
 from melgenre.confusion.attribution import STEPS, attribution_maps, image_batch, smooth_maps
 from melgenre.features.images import load_center
 from melgenre.features.melspectrogram import melspectrogram_image
-from melgenre.training.export import load_exported
+from melgenre.training.exported import load_exported
 
 REFERENCE = 64  # steps
 

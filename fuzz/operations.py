@@ -7,7 +7,7 @@ import json
 import os
 import tarfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from melgenre.data.collection import find_tracks
 from melgenre.data.download import download, unpack
 from melgenre.data.mel_settings import MelSettings, check_image
 from melgenre.evaluation.metrics import evaluate
-from melgenre.evaluation.results import load_results, record_result
+from melgenre.evaluation.results import load_results, record_run
+from melgenre.evaluation.run import Run
 from melgenre.features.images import extract_melspectrograms
 from melgenre.inference.batch import classify_folder
 
@@ -194,15 +195,15 @@ def check_unpacked(folder):
         assert len(list((folder / "unpacked").rglob("*.wav"))) == 300
 
 
-def learner(genres=("high", "low"), seed=0):
-    """A small untrained network, and what `export_learner` needs beside it."""
+def untrained_run(genres=("high", "low"), seed=0):
+    """The run of a small untrained network."""
     tracks = table().replace({"genre": dict(zip(GENRES, genres, strict=True))})
     learn = genre_learner(
         image_dataloaders(tracks), BODY, "smoke-test", pretrained=False, seed=seed
     )
     predictions = tracks.assign(predicted=genres[0], **{f"p_{genre}": 0.5 for genre in genres})
-    training = {"weights": "none", "seed": seed}
-    return learn, training, evaluate(predictions, "random"), predictions
+    result = evaluate(predictions, "random")
+    return replace(learn.training_run, learner=learn, result=result, predictions=predictions)
 
 
 def make_older_model(folder):
@@ -210,18 +211,17 @@ def make_older_model(folder):
     make_images(folder)
     here = os.getcwd()
     os.chdir(folder)
-    learn, *rest = learner(genres=("alto", "bass"), seed=1)
-    export_learner(learn, "exported", *rest)
+    export_learner(untrained_run(genres=("alto", "bass"), seed=1), "exported")
     os.chdir(here)
 
 
 def exporting():
-    learn, *rest = learner()
-    return lambda: export_learner(learn, "exported", *rest)
+    run = untrained_run()
+    return lambda: export_learner(run, "exported")
 
 
 def check_model(folder):
-    """A model answers whole: with the old weights and genres, or with the new."""
+    """The model is complete: the old one or the new one."""
     try:
         classifier = GenreClassifier.load(folder / "exported")
     except ModelError as error:
@@ -248,9 +248,9 @@ def recording():
     def run():
         for seed in range(20):
             predictions.loc[: 10 * seed, "predicted"] = "b"
-            training = {"collection": "c", "model": "m", "weights": "w", "seed": seed}
             result = {"protocol": "random", "accuracy": (predictions["predicted"] == "a").mean()}
-            record_result("results", training, result, predictions)
+            made = Run("m", "m", "r", "w", seed, "c", 300, result=result, predictions=predictions)
+            record_run("results", made)
 
     return run
 
@@ -287,8 +287,8 @@ def caching():
     learn = genre_learner(image_dataloaders(tracks), BODY, "smoke-test", pretrained=False)
     from melgenre.training import cached_features
 
-    cached_features.KEPT_AT_ONCE = 2
-    return lambda: extract_features(learn, tracks, "features")
+    cached_features.SAVED_TOGETHER = 2
+    return lambda: extract_features(learn, tracks)
 
 
 def training():

@@ -1,23 +1,24 @@
-"""Every model against every protocol, three seeds each: what the README's table is made of.
+"""Run every model under every protocol with three seeds: the results in the README.
 
-python scripts/make_results.py [--seeds 3]    (needs all of GTZAN; what has been run is left out)
+python scripts/make_results.py [--seeds 3]    (needs all of GTZAN; finished runs are skipped)
 """
 
 import argparse
 import warnings
 from pathlib import Path
 
+from fastai.vision.all import noop
+
 from melgenre.data.collection import load_collection
 from melgenre.data.duplicates import find_duplicates
 from melgenre.evaluation.metrics import format_score
-from melgenre.evaluation.results import RESULTS, load_results, record_result
+from melgenre.evaluation.results import RESULTS, load_results, record_run
 from melgenre.experiments import (
     BASELINES,
-    apply_protocol,
     run_baseline,
-    run_network,
+    run_ensemble,
     run_svm,
-    vote,
+    train_and_evaluate,
 )
 from melgenre.features.descriptors import (
     DESCRIPTORS,
@@ -25,10 +26,9 @@ from melgenre.features.descriptors import (
     find_descriptors,
     load_descriptors,
 )
-from melgenre.features.images import extract_melspectrograms
-from melgenre.files import project_folder
+from melgenre.features.images import extract_melspectrograms, images_folder
 
-# The folds at random last: they take longest and say least.
+# The random folds last: they take longest.
 PROTOCOLS = [
     "fault-filtered",
     "fault-filtered-train+valid",
@@ -42,9 +42,9 @@ NETWORKS = [
     ("resnet34", "texture"),
     ("resnet50", "texture"),
 ]
-MACHINE = "resnet34"
-VOTE = "ensemble of resnet34 and resnet50, texture"
-VOTERS = ["resnet34, texture", "resnet50, texture"]
+SVM_BACKBONE = "resnet34"
+ENSEMBLE = "ensemble of resnet34 and resnet50, texture"
+MEMBERS = ["resnet34, texture", "resnet50, texture"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -59,34 +59,31 @@ def main():
     file = find_descriptors(tracks)
     described = load_descriptors(file, tracks) if file else compute_descriptors(tracks)
     X = described[list(DESCRIPTORS)].to_numpy()
-    images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
-    tracks = find_duplicates(extract_melspectrograms(tracks, images))
+    tracks = find_duplicates(extract_melspectrograms(tracks, images_folder(tracks)))
     done = finished(options.results)
 
-    def run(model, seed, function, *arguments):
-        made = function(*arguments, seed=seed)
-        record_result(options.results, *made)
-        print(f"{model}, seed {seed}: {format_score(made[1])}", flush=True)
+    def run(model, protocol, seed, function, *arguments, **more):
+        if (model, protocol, seed) not in done:
+            made = function(*arguments, seed=seed, **more)
+            record_run(options.results, made)
+            print(f"{model}, seed {seed}: {format_score(made.result)}", flush=True)
 
     for protocol in PROTOCOLS:
         for seed in range(options.seeds):
-            split = apply_protocol(tracks, protocol, seed)
-            for model, make in BASELINES.items():
-                if (model, protocol, seed) not in done:
-                    run(model, seed, run_baseline, described, X, protocol, model, make)
-            model = f"textures of {MACHINE} + SVM"
-            if (model, protocol, seed) not in done:
-                run(model, seed, run_svm, tracks, protocol, MACHINE)
+            for model, make_estimator in BASELINES.items():
+                run(model, protocol, seed, run_baseline, described, X, protocol, model,
+                    make_estimator)  # fmt: skip
+            model = f"textures of {SVM_BACKBONE} + SVM"
+            run(model, protocol, seed, run_svm, tracks, protocol, SVM_BACKBONE)
             for architecture, recipe in NETWORKS:
-                model = f"{architecture}, {recipe}"
-                if (model, protocol, seed) not in done:
-                    run(model, seed, run_network, tracks, protocol, architecture, recipe)
-            if (VOTE, protocol, seed) not in done:
-                run(VOTE, seed, vote, options.results, VOTE, VOTERS, protocol, split)
+                run(f"{architecture}, {recipe}", protocol, seed, train_and_evaluate, tracks,
+                    protocol, architecture, recipe, log=noop)  # fmt: skip
+            run(ENSEMBLE, protocol, seed, run_ensemble, tracks, protocol, options.results,
+                ENSEMBLE, MEMBERS)  # fmt: skip
 
 
 def finished(folder):
-    """Model, protocol and seed of each run that the results file has."""
+    """Model, protocol and seed of each run in the results file."""
     if not (folder / RESULTS).exists():
         return set()
     runs = load_results(folder)

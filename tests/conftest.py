@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -16,10 +17,9 @@ from melgenre.data.collection import find_tracks
 from melgenre.data.splits import group_split
 from melgenre.data.synthetic.collection import make_synthetic_collection
 from melgenre.features.images import extract_melspectrograms
-from melgenre.training import export
+from melgenre.training import calibration
 from melgenre.training.export import export_learner
 from melgenre.training.learner import (
-    describe_training,
     fit,
     genre_learner,
     image_dataloaders,
@@ -62,26 +62,32 @@ def images(music, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def learner(images):
-    """A small network after one epoch: it knows little, but it runs."""
+    """A small network after one epoch: hardly accurate, but it runs."""
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:4])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
-    # Predicting clears the recorder, so what it saw of the training is kept here.
+    # Predicting clears fastai's recorder, so the losses are kept here.
     learn.training_losses = [float(epoch[0]) for epoch in learn.recorder.values]
     return learn
 
 
+def run_of(learn, predictions=None, **changes):
+    """The run of a trained learner, with predictions of its held-out tracks and some result."""
+    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
+    if predictions is None:
+        predictions = predict_tracks(learn, learn.dls.valid_ds.items.reset_index(drop=True))
+    changes = {"result": result, **changes}
+    return replace(learn.training_run, learner=learn, predictions=predictions, **changes)
+
+
 @pytest.fixture(scope="session")
 def exported(learner, tmp_path_factory):
-    """The folder of that network."""
-    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
-    training = describe_training(learner, learner.dls.items)
-    predictions = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
+    """The model folder of that network."""
     folder = tmp_path_factory.mktemp("models") / "small"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "FEWEST_CLIPS", 8)  # as many as there are
-        return export_learner(learner, folder, training, result, predictions)
+        patch.setattr(calibration, "FEWEST_CLIPS", 8)  # the number of held-out clips
+        return export_learner(run_of(learner), folder)
 
 
 @pytest.fixture

@@ -1,23 +1,26 @@
-"""Every model by every protocol, on a small made-up collection."""
+"""Models under protocols, on a small made-up collection."""
 
 import sys
+from functools import partial
 
 import pytest
 from conftest import ROOT
 
-from melgenre.data.splits import SplitError
+from melgenre.data.protocols import PROTOCOLS, Protocol, apply_protocol
+from melgenre.data.splits import SplitError, held_out, random_folds
+from melgenre.evaluation.metrics import evaluate
 from melgenre.evaluation.results import load_predictions, load_results
-from melgenre.experiments import compare_initialisations, vote
+from melgenre.experiments import compare_initialisations, run_ensemble, train_and_evaluate
 
 sys.path.append(str(ROOT / "scripts"))
 import make_results  # noqa: E402
 
-VOTERS = ["resnet18, frozen-head", "resnet18, texture"]
+MEMBERS = ["resnet18, frozen-head", "resnet18, texture"]
 
 
 @pytest.fixture(scope="module")
 def run_again(music, tmp_path_factory):
-    """A function that runs `make results` on few small models, and goes on where it stopped."""
+    """A function that runs `make results` on few small models, and resumes."""
     folder = tmp_path_factory.mktemp("project")
 
     def run():
@@ -25,10 +28,10 @@ def run_again(music, tmp_path_factory):
             patch.chdir(folder)
             patch.setenv("MELGENRE_DATA", str(music))
             patch.setattr(make_results, "PROTOCOLS", ["random"])
-            patch.setattr(make_results, "MACHINE", "resnet18")
+            patch.setattr(make_results, "SVM_BACKBONE", "resnet18")
             patch.setattr(make_results, "NETWORKS", [("resnet18", "frozen-head"),
                                                      ("resnet18", "texture")])  # fmt: skip
-            patch.setattr(make_results, "VOTERS", VOTERS)
+            patch.setattr(make_results, "MEMBERS", MEMBERS)
             patch.setattr(sys, "argv", ["make_results.py", "--seeds", "1", "--results", "results"])
             make_results.main()
         return folder / "results"
@@ -36,31 +39,69 @@ def run_again(music, tmp_path_factory):
     return run
 
 
-def test_every_model_is_run_once_and_a_vote_is_made_of_what_was_kept(run_again):
+def test_every_model_is_run_once_and_the_ensemble_averages_their_probabilities(run_again):
     results = run_again()
     lines = (results / "runs.jsonl").read_text().splitlines()
     runs = load_results(results).set_index("model")
     assert len(lines) == len(runs) == 3 + 1 + 2 + 1
     tables = [load_predictions(results, runs.loc[[model]]).set_index("track_id")
-              for model in VOTERS]  # fmt: skip
-    voted = load_predictions(results, runs.loc[[make_results.VOTE]]).set_index("track_id")
+              for model in MEMBERS]  # fmt: skip
+    averaged = load_predictions(results, runs.loc[[make_results.ENSEMBLE]]).set_index("track_id")
     p = sum(table["p_bellrain"] for table in tables) / 2
-    assert voted["p_bellrain"].to_dict() == pytest.approx(p.to_dict(), abs=2e-3)
-    # Broken off before the vote: the next run makes only that.
+    assert averaged["p_bellrain"].to_dict() == pytest.approx(p.to_dict(), abs=2e-3)
+    # Interrupted before the ensemble: the next run makes only that.
     (results / "runs.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     again = load_results(run_again()).set_index("model").loc[runs.index]
-    assert again.loc[make_results.VOTE, "accuracy"] == runs.loc[make_results.VOTE, "accuracy"]
-    assert (again["date"] == runs["date"]).drop(make_results.VOTE).all()
+    assert (
+        again.loc[make_results.ENSEMBLE, "accuracy"] == runs.loc[make_results.ENSEMBLE, "accuracy"]
+    )
+    assert (again["date"] == runs["date"]).drop(make_results.ENSEMBLE).all()
 
 
-def test_a_vote_of_models_that_were_not_run_is_refused(run_again, images):
+def test_an_ensemble_needs_the_results_of_its_members(run_again, images):
     results = run_again()
-    with pytest.raises(ValueError, match="No vote without resnet99.*random with seed 0"):
-        vote(results, "vote", ["resnet99", "resnet18, texture"], "random", images)
+    with pytest.raises(ValueError, match="needs resnet99, .* under random with seed 0"):
+        run_ensemble(images, "random", results, "both", ["resnet99", "resnet18, texture"])
 
 
 @pytest.mark.parametrize("folds", [None, 1, 2])
-def test_starts_are_not_compared_on_a_small_collection(images, folds):
+def test_initialisations_are_not_compared_on_a_small_collection(images, folds):
     tracks = images if folds is None else images.assign(artist_fold=folds)
-    with pytest.raises(SplitError, match="Too few tracks to compare starts"):
+    with pytest.raises(SplitError, match="Too few tracks to compare initialisations"):
         compare_initialisations(tracks, tracks)
+
+
+def test_a_network_is_trained_and_evaluated_in_one_call(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
+    few = few.drop(columns="split").reset_index(drop=True)
+    epochs = []
+    run = train_and_evaluate(few, "artist-split", "resnet18", "smoke-test", 1, log=epochs.append)
+    assert [epoch[0] for epoch in epochs][-1] == len(epochs) - 1 >= 0
+    split = apply_protocol(few, "artist-split", 1)
+    assert run.predictions["track_id"].tolist() == held_out(split)["track_id"].tolist()
+    assert run.result == evaluate(run.predictions, "artist-split", split=split)
+    assert run.train_tracks == (split["split"] == "train").sum()
+    assert run.learner.dls.vocab == sorted(few["genre"].unique())
+    assert run.seconds > 0
+
+
+def test_with_folds_each_track_is_predicted_by_a_network_that_was_not_trained_on_it(
+    images, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setitem(
+        PROTOCOLS, "two", Protocol("two", partial(random_folds, n_folds=2), "two folds", True)
+    )
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
+    few = few.drop(columns="split").reset_index(drop=True)
+    run = train_and_evaluate(few, "two", "resnet18", "smoke-test", log=lambda epoch: None)
+    assert sorted(run.predictions["track_id"]) == sorted(few["track_id"])
+    assert run.learner is None, "there are two"
+    assert not list((tmp_path / "data" / "checkpoints").iterdir())
+
+
+def test_the_seed_of_a_training_is_the_seed_of_its_split(images):
+    few = images.drop(columns="split")
+    one, two = (held_out(apply_protocol(few, "artist-split", seed)) for seed in (0, 1))
+    assert set(one["track_id"]) != set(two["track_id"])

@@ -36,20 +36,28 @@ from .data.gtzan import (
     gtzan_metadata as gtzan_metadata,
     verify_gtzan as verify_gtzan,
 )
+from .data.leaks import (
+    LeakWarning as LeakWarning,
+    describe_leaks as describe_leaks,
+    find_leaks as find_leaks,
+)
 from .data.mel_settings import (
     ImageError as ImageError,
     MelSettings as MelSettings,
     check_image as check_image,
 )
-from .data.splits import (
+from .data.protocols import (
     PROTOCOLS as PROTOCOLS,
+    Protocol as Protocol,
+    apply_protocol as apply_protocol,
+    protocols_for as protocols_for,
+    strictest_protocol as strictest_protocol,
+)
+from .data.splits import (
     SplitError as SplitError,
-    describe_leaks as describe_leaks,
-    find_leaks as find_leaks,
     group_split as group_split,
     held_out as held_out,
     iter_folds as iter_folds,
-    protocols_for as protocols_for,
     random_split as random_split,
 )
 from .data.synthetic.collection import (
@@ -65,20 +73,26 @@ from .evaluation.metrics import (
     paired_permutation_test as paired_permutation_test,
     recall_by_genre as recall_by_genre,
 )
+from .evaluation.report import (
+    compare_models as compare_models,
+    plot_published as plot_published,
+    plot_results as plot_results,
+    results_table as results_table,
+)
 from .evaluation.results import (
     ResultsError as ResultsError,
     load_predictions as load_predictions,
     load_results as load_results,
-    record_result as record_result,
+    record_run as record_run,
     results_folder as results_folder,
     summarise_results as summarise_results,
 )
+from .evaluation.run import Run as Run
 from .experiments import (
     BASELINES as BASELINES,
-    apply_protocol as apply_protocol,
     compare_initialisations as compare_initialisations,
     run_baseline as run_baseline,
-    run_network as run_network,
+    train_and_evaluate as train_and_evaluate,
 )
 from .features.descriptors import (
     DESCRIPTORS as DESCRIPTORS,
@@ -113,23 +127,20 @@ from .inference.timeline import (
 from .networks import (
     ArchitectureError as ArchitectureError,
 )
+from .notebook import set_up as set_up
 from .training.baselines import (
     LogisticRegression as LogisticRegression,
     NeuralNetwork as NeuralNetwork,
 )
-from .training.export import (
-    export_learner as export_learner,
-    load_exported as load_exported,
-    load_split as load_split,
-)
+from .training.export import export_learner as export_learner
+from .training.exported import load_exported as load_exported, load_split as load_split
 from .training.learner import (
-    RECIPES as RECIPES,
-    describe_training as describe_training,
     fit as fit,
     genre_learner as genre_learner,
     image_dataloaders as image_dataloaders,
     predict_tracks as predict_tracks,
 )
+from .training.recipes import RECIPES as RECIPES, Recipe as Recipe
 from .training.transfer import (
     transfer_learner as transfer_learner,
 )

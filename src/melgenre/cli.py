@@ -1,12 +1,13 @@
 """The commands `melgenre predict`, `extract`, `train` and `app`.
 
-Exit codes: 0, all went well; 1, nothing could be done, and a sentence says why; 2, the command was
-misspelt; 3, some of the recordings could not be used.
+Exit codes: 0, success; 1, nothing could be done, and a sentence names the reason; 2, wrong usage;
+3, some of the recordings could not be used.
 """
 
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .errors import MelgenreError
+from .errors import MelgenreError, MelgenreWarning
 from .files import CONTROL, escape_control
 
 app = typer.Typer(
@@ -24,11 +25,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes the [app] of melgenre[app] for its own markup
 )
 SOME_FAILED = 3
-MODEL_HELP = "A folder that was exported, or hf:owner/name[@revision] on the Hugging Face hub."
+MODEL_HELP = "An exported model folder, or hf:owner/name[@revision] on the Hugging Face hub."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Mel = Annotated[
+    list[str] | None,
+    typer.Option("--mel", metavar="NAME=VALUE", help="Image setting: n_mels=96, hop_length=512, …"),
+]
 
 
-def _print_version(wanted: bool):
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"melgenre {__version__}")
         raise typer.Exit()
@@ -40,12 +45,13 @@ def main(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
-):
-    """Music genres from pictures of music."""
-    # Warnings to developers, which torch and fastai give from the moment they are imported.
+) -> None:
+    """Music genre classification from mel-spectrograms."""
+    # Silence deprecation warnings of torch and fastai.
     warnings.simplefilter("ignore", FutureWarning)
     warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
-    # The sentence alone, without the line of the program that it comes from.
+    warnings.simplefilter("always", MelgenreWarning)
+    # The message alone, without the line of code.
     warnings.formatwarning = lambda message, *_: f"{escape_control(str(message))}\n"
 
 
@@ -54,21 +60,24 @@ def predict(
     recordings: Annotated[list[Path], typer.Argument(help="Songs, or folders of songs.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
     csv: Annotated[
-        Path | None,
-        typer.Option(help="Write a CSV as well; a run that was broken off goes on with it."),
+        Path | None, typer.Option(help="Also write a CSV; an interrupted run resumes from it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a song.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON per song.")
+    ] = False,
     quiet: Quiet = False,
-):
-    """Name the genre of songs.
+) -> None:
+    """Predict the genre of songs.
 
-    Prints a line a song: genre, probability, file. A genre "unsure" means that the recording is
-    unlike anything the model learned from. Ends with 3 if some recordings could not be used.
+    Prints one line per song: genre, probability, file. The genre "unsure" means that the recording
+    is out of distribution: unlike the training data. Exits with 3 if some recordings could not be
+    used.
     """
+    from .data.table import probability_columns
     from .inference.batch import classify_folder, find_audio_files
     from .inference.classifier import UNSURE, GenreClassifier
 
-    with _sentences():
+    with _errors_as_messages():
         songs, failed = [], []
         for one in recordings:
             try:
@@ -77,42 +86,56 @@ def predict(
                 failed.append(str(error))
         classifier = GenreClassifier.load(model)
         table = classify_folder(classifier, songs, csv, progress=not quiet and sys.stderr.isatty())
-    broken = table["error"] != ""
-    for row in table[~broken].to_dict("records"):
-        probabilities = {genre: row[f"p_{genre}"] for genre in classifier.genres}
+    unreadable = table["error"] != ""
+    columns = probability_columns(classifier.genres)
+    for row in table[~unreadable].to_dict("records"):
+        probabilities = {
+            genre: row[column] for genre, column in zip(classifier.genres, columns, strict=True)
+        }
         if as_json:
-            line = {"song": row["song"], "genre": row["genre"], "probabilities": probabilities,
-                    "caveats": classifier.caveats}  # fmt: skip
-            text = json.dumps(line, ensure_ascii=False)
-            print(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+            print(_json_line(row, probabilities, classifier.caveats))
         else:
-            chance = "" if row["genre"] == UNSURE else f"{max(probabilities.values()):.0%}"
-            print(escape_control(f"{row['genre']:12} {chance:>5}  {row['song']}"))
-    failed += table.loc[broken, "error"].tolist()
+            highest = "" if row["genre"] == UNSURE else f"{max(probabilities.values()):.0%}"
+            print(escape_control(f"{row['genre']:12} {highest:>5}  {row['song']}"))
+    failed += table.loc[unreadable, "error"].tolist()
     for sentence in [*failed, *classifier.caveats]:
         typer.echo(escape_control(sentence), err=True)
-    if broken.all():  # of no song as well
+    if unreadable.all():  # also if there is no song
         raise typer.Exit(1)
     if failed:
         raise typer.Exit(SOME_FAILED)
 
 
+def _json_line(row, probabilities, caveats):
+    """One song as JSON, with control characters escaped."""
+    line = {
+        "song": row["song"],
+        "genre": row["genre"],
+        "probabilities": probabilities,
+        "caveats": caveats,
+    }
+    text = json.dumps(line, ensure_ascii=False)
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 @app.command()
 def extract(
     folder: Annotated[Path, typer.Argument(help="Music in <genre>/<song>.mp3.")],
-    images: Annotated[Path, typer.Argument(help="Where the mel-spectrograms go.")],
+    images: Annotated[Path, typer.Argument(help="Folder for the mel-spectrograms.")],
+    mel: Mel = None,
     quiet: Quiet = False,
-):
-    """Turn a folder of music into mel-spectrograms, one PNG a song.
+) -> None:
+    """Make one mel-spectrogram image (PNG) per song of a folder.
 
-    A PNG is kept if its song has not changed since.
+    Existing images are kept if their songs have not changed.
     """
     from .data.collection import find_tracks
     from .features.images import extract_melspectrograms
 
-    with _sentences():
-        tracks = find_tracks(folder)
-        made = extract_melspectrograms(tracks.assign(image=None), images, progress=not quiet)
+    with _errors_as_messages():
+        settings = _mel_settings(mel or ())
+        tracks = find_tracks(folder).assign(image=None)
+        made = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
     print(f"{len(made)} of {len(tracks)} songs have an image in {images}.")
     if len(made) < len(tracks):
         raise typer.Exit(SOME_FAILED)
@@ -121,104 +144,109 @@ def extract(
 @app.command()
 def train(
     folder: Annotated[Path, typer.Argument(help="Music in <genre>/<song>.mp3, or GTZAN.")],
-    out: Annotated[Path, typer.Option(help="Where the model goes.")] = Path("models/mine"),
-    architecture: Annotated[str, typer.Option(help="As torchvision names it.")] = "resnet34",
+    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("models/mine"),
+    architecture: Annotated[
+        str, typer.Option(help="A network of torchvision or timm, by name.")
+    ] = "resnet34",
     recipe: Annotated[
         str, typer.Option(help="texture, frozen-head, fine-tune or smoke-test.")
     ] = "texture",
-    seed: Annotated[int, typer.Option(help="Of the head and the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
+    mel: Mel = None,
     quiet: Quiet = False,
-):
-    """Train a network on a folder of genres, test it honestly, and export it.
+) -> None:
+    """Train a network on a folder of genres, evaluate it, and export it.
 
-    Artists are kept apart where the folders are <genre>/<artist>/…, or where a tracks.csv in the
-    folder names them.
+    Artists are separated if the folders are <genre>/<artist>/…, or if a tracks.csv in the folder
+    names them.
     """
-    from fastai.vision.all import noop, replacing_yield
-
     from .data.collection import load_collection
-    from .data.splits import held_out, protocols_for
-    from .evaluation.metrics import evaluate, format_score
-    from .experiments import apply_protocol
-    from .features.images import extract_melspectrograms
-    from .files import project_folder
+    from .data.protocols import strictest_protocol
+    from .evaluation.metrics import format_score
+    from .experiments import train_and_evaluate
+    from .features.images import extract_melspectrograms, images_folder
     from .inference.model_folder import check_replaceable
     from .training.export import export_learner
-    from .training.learner import (
-        RECIPES,
-        describe_training,
-        fit,
-        genre_learner,
-        image_dataloaders,
-        predict_tracks,
-    )
+    from .training.learner import check_recipe
 
-    with _sentences():
-        if recipe not in RECIPES:
-            raise MelgenreError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
+    with _errors_as_messages():
+        check_recipe(recipe)
         check_replaceable(out)  # before hours of training
+        settings = _mel_settings(mel or ())
         tracks = load_collection(folder, progress=not quiet)
-        images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
-        tracks = extract_melspectrograms(tracks, images, progress=not quiet)
-        protocol = protocols_for(tracks)[-1]
-        split = apply_protocol(tracks, protocol, seed)
-        learn = genre_learner(image_dataloaders(split), architecture, recipe, seed=seed)
-        # fastai's own bar would fill the file that the output may go to.
-        logging = contextmanager(replacing_yield)
-        with learn.no_bar(), logging(learn, "logger", noop if quiet else _print_epoch):
-            fit(learn)
-            predictions = predict_tracks(learn, held_out(split))
-        result = evaluate(predictions, protocol, split=split)
-        export_learner(learn, out, describe_training(learn, split), result, predictions)
-    print(f"Genres:   {', '.join(learn.dls.vocab)}")
-    print(f"Split:    {protocol}, {len(learn.dls.train_ds)} tracks to learn from")
-    print(f"Accuracy: {format_score(result)}")
-    print(_worth(result))
+        images = images_folder(tracks, settings)
+        tracks = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
+        protocol = strictest_protocol(tracks)
+        # fastai's own bar would fill a file that the output goes to.
+        log = (lambda epoch: None) if quiet else _print_epoch
+        run = train_and_evaluate(tracks, protocol, architecture, recipe, seed, log=log)
+        export_learner(run, out)
+    print(f"Genres:   {', '.join(run.learner.dls.vocab)}")
+    print(f"Split:    {protocol}, {run.train_tracks} training tracks")
+    print(f"Accuracy: {format_score(run.result)}")
+    print(_interpretation(protocol))
     print(f"Exported to {out}: melgenre predict --model {out} SONG")
 
 
-def _print_epoch(log):
-    """A line for an epoch of fastai's: its number, both losses, the accuracy and its time."""
-    epoch, train, valid, accuracy, seconds = log
+def _mel_settings(pairs):
+    """The settings of texts such as `n_mels=96`."""
+    from .data.mel_settings import BOUNDS, checked_settings
+
+    values = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            values[name] = BOUNDS[name][0](value)
+        except (KeyError, ValueError):
+            raise MelgenreError(
+                f"--mel {pair} is not an image setting. Use NAME=VALUE with one of the names "
+                f"{', '.join(BOUNDS)}, such as --mel n_mels=96."
+            ) from None
+    return checked_settings(values)
+
+
+def _print_epoch(record):
+    """One line per epoch: its number, both losses, the accuracy and its time."""
+    epoch, train, valid, accuracy, seconds = record
     print(
-        f"epoch {epoch + 1:2}: loss {train:.3f}, of valid {valid:.3f}, "
-        f"accuracy of valid {accuracy:.1%}, {seconds}",
+        f"epoch {epoch + 1:2}: training loss {train:.3f}, validation loss {valid:.3f}, "
+        f"accuracy {accuracy:.1%}, {seconds}",
         flush=True,
     )
 
 
-def _worth(result):
-    """What a figure is worth, in a sentence."""
-    if result["protocol"] == "random":
+def _interpretation(protocol):
+    """What an accuracy under a protocol means, in a sentence."""
+    if protocol == "random":
         return (
-            "The split is random: artists may be on both sides, and then the figure flatters. "
-            "Put the songs into <genre>/<artist>/ to keep artists apart."
+            "The split is random: artists may be in both parts, and then the accuracy is "
+            "optimistically biased. Put the songs into <genre>/<artist>/ to separate artists."
         )
-    return "No artist is on both sides: so it does with artists that it has never heard."
+    return "No artist is in both parts: this is the accuracy on artists that are new to the model."
 
 
 @app.command("app")
 def page(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
     host: Annotated[
-        str, typer.Option(help="0.0.0.0 shows the page to the whole network.")
+        str, typer.Option(help="Address to bind; 0.0.0.0 is the whole network.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 7860,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A further name of this machine in the network. Can be repeated."),
+        typer.Option(help="Another name of this machine in the network. Can be repeated."),
     ] = None,
-):
-    """Show a web page that names genres (needs melgenre[app])."""
+) -> None:
+    """Serve a web page that predicts genres (needs melgenre[app])."""
     from .app.page import serve
 
-    with _sentences():
+    with _errors_as_messages():
         serve(model, host=host, port=port, allow_hosts=allow_host or ())
 
 
 @contextmanager
-def _sentences():
-    """Turns the errors that have a sentence into that sentence and exit code 1."""
+def _errors_as_messages() -> Iterator[None]:
+    """Report the package's errors and those of files without a traceback, with exit code 1."""
     try:
         yield
     except (MelgenreError, OSError) as error:

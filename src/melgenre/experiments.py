@@ -1,24 +1,30 @@
-"""Every model against every protocol: what `make results` runs and notebook 08 shows."""
+"""Run models under protocols: what `make results` calls and notebook 08 shows."""
 
 import itertools
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from fastai.vision.all import noop
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from .data.splits import PROTOCOLS, SplitError, held_out, iter_folds
+from .data.protocols import apply_protocol
+from .data.splits import SplitError, held_out, iter_folds
+from .data.table import probabilities, probability_columns
 from .evaluation.metrics import evaluate
-from .evaluation.provenance import package_versions
 from .evaluation.results import ResultsError, load_predictions, load_results
+from .evaluation.run import Run
 from .training.baselines import LogisticRegression, NeuralNetwork
-from .training.cached_features import extract_features, features_cache
+from .training.cached_features import extract_features
 from .training.export import export_learner
 from .training.learner import (
-    describe_training,
     discard_checkpoint,
     fit,
     genre_learner,
@@ -32,242 +38,286 @@ BASELINES = {
     "descriptors + neural network": lambda seed: NeuralNetwork(seed=seed),
     "descriptors + SVM": lambda seed: make_pipeline(StandardScaler(), SVC(random_state=seed)),
 }
-"""Models of the 28 descriptors: a seed -> something with scikit-learn's `fit` and `predict`."""
+"""Models of the 28 descriptors: a seed -> an estimator with scikit-learn's `fit` and `predict`."""
+
+MONITORED_CLIPS = 8
+"""Clips per genre that `compare_initialisations` holds out of its first collection."""
 
 
-def apply_protocol(tracks, protocol, seed=0):
-    """The tracks split by a protocol's name; the seed only changes those that are drawn."""
-    drawn = {"seed": seed} if protocol in ("random", "random-10-fold", "artist-split") else {}
-    return PROTOCOLS[protocol](tracks, **drawn)
+def train_and_evaluate(
+    tracks: pd.DataFrame,
+    protocol: str,
+    architecture: str = "resnet34",
+    recipe: str = "texture",
+    seed: int = 0,
+    *,
+    log: Callable[[Sequence], Any] | None = None,
+) -> Run:
+    """Split the tracks, train a network, predict the test tracks and evaluate the predictions.
 
-
-def run_network(tracks, protocol, architecture, recipe, *, seed=0):
-    """Train and judge a network by a protocol: once, or once for each fold.
+    With folds, one network is trained per fold, and each track is predicted by the one that was
+    not trained on it.
 
     Parameters
     ----------
-    tracks : pd.DataFrame
+    tracks
         With `image` and `genre`.
-    protocol : str
-        A name in `melgenre.data.splits.PROTOCOLS`.
-    architecture, recipe : str
+    protocol
+        A name in `melgenre.data.protocols.PROTOCOLS`.
+    architecture, recipe
         As for `melgenre.training.learner.genre_learner`.
-    seed : int
-        Of the first weights, of the order of the tracks, and of the split where it is drawn.
+    seed
+        Of the initial weights, the order of the tracks, and the split where it is drawn.
+    log
+        Called after each epoch with its number, training loss, validation loss, accuracy and
+        time, in place of fastai's table and progress bar.
 
     Returns
     -------
-    training : dict
-        Of `melgenre.training.learner.describe_training`; `seconds` of all folds.
-    result : dict
-        Of `melgenre.evaluation.metrics.evaluate`.
-    predictions : pd.DataFrame
-        Of every track that was judged.
+    Run
+        With `result`, `predictions` and, unless there are folds, `learner`.
     """
     split = apply_protocol(tracks, protocol, seed)
-    judged, seconds = [], 0
+    predictions, seconds = [], 0.0
     for one in iter_folds(split):
-        learn = _train(genre_learner(image_dataloaders(one), architecture, recipe, seed=seed))
-        seconds += learn.seconds
-        judged.append(predict_tracks(learn, held_out(one)))
-        training = describe_training(learn, one)
-        discard_checkpoint(learn)
-    predictions = pd.concat(judged, ignore_index=True)
-    result = evaluate(predictions, protocol, split=split)
-    return {**training, "seconds": round(seconds, 1)}, result, predictions
+        learn = genre_learner(image_dataloaders(one), architecture, recipe, seed=seed)
+        _fit_logged(learn, log)
+        seconds += learn.training_run.seconds
+        predictions.append(predict_tracks(learn, held_out(one)))
+        if "fold" in split:
+            discard_checkpoint(learn)
+    predictions = pd.concat(predictions, ignore_index=True)
+    return replace(
+        learn.training_run,
+        seconds=round(seconds, 1),
+        result=evaluate(predictions, protocol, split=split),
+        predictions=predictions,
+        learner=learn if "split" in split else None,
+    )
 
 
-def run_baseline(tracks, features, protocol, model, make, *, seed=0):
-    """Train and judge a model of fixed features, such as the 28 descriptors, by a protocol.
+def run_baseline(
+    tracks: pd.DataFrame,
+    features: np.ndarray,
+    protocol: str,
+    model: str,
+    make_estimator: Callable[[int], Any],
+    *,
+    seed: int = 0,
+) -> Run:
+    """Train and evaluate a model of fixed features, such as the 28 descriptors.
 
     Parameters
     ----------
-    tracks : pd.DataFrame
+    tracks
         With `genre`.
     features : np.ndarray [shape=(n, d)]
-        A row for each of the tracks.
-    protocol : str
-        A name in `melgenre.data.splits.PROTOCOLS`.
-    model : str
+        One row per track.
+    protocol
+        As for `train_and_evaluate`.
+    model
         Its name in the results.
-    make : callable
-        A seed -> something with scikit-learn's `fit` and `predict`, as in `BASELINES`.
-    seed : int
-        As for `run_network`.
+    make_estimator
+        A seed -> an estimator with scikit-learn's `fit` and `predict`, as in `BASELINES`.
 
     Returns
     -------
-    training : dict
-    result : dict
-    predictions : pd.DataFrame
-        As for `run_network`; without probabilities where the model has none.
+    Run
+        Its predictions have no probabilities where the estimator has no `predict_proba`.
     """
     features = np.asarray(features)
     split = apply_protocol(tracks, protocol, seed)
-    judged, started = [], time.perf_counter()
+    predictions, started = [], time.perf_counter()
     for one in iter_folds(split.assign(row=range(len(split)))):
-        learned, asked = one[one["split"] == "train"], held_out(one)
-        machine = make(seed)
-        machine.fit(features[learned["row"]], learned["genre"].to_numpy())
-        X = features[asked.pop("row")]
-        asked = asked.assign(predicted=machine.predict(X))
-        if hasattr(machine, "predict_proba"):
-            columns = [f"p_{genre}" for genre in machine.classes_]
-            asked[columns] = machine.predict_proba(X)
-        judged.append(asked)
-    predictions = pd.concat(judged, ignore_index=True)
-    training = {
-        "model": model, "architecture": model, "weights": "none", "recipe": "fixed features",
-        "seed": seed, "seconds": round(time.perf_counter() - started, 1),
-        "collection": str(tracks["collection"].iloc[0]), "train_tracks": len(learned),
-        "device": "cpu", "versions": package_versions(),
-    }  # fmt: skip
-    return training, evaluate(predictions, protocol, split=split), predictions
+        train, test = one[one["split"] == "train"], held_out(one)
+        estimator = make_estimator(seed)
+        estimator.fit(features[train["row"]], train["genre"].to_numpy())
+        X = features[test.pop("row")]
+        test = test.assign(predicted=estimator.predict(X))
+        if hasattr(estimator, "predict_proba"):
+            test[probability_columns(estimator.classes_)] = estimator.predict_proba(X)
+        predictions.append(test)
+    predictions = pd.concat(predictions, ignore_index=True)
+    return Run(
+        model=model,
+        architecture=model,
+        recipe="fixed features",
+        weights="none",
+        seed=seed,
+        collection=str(tracks["collection"].iloc[0]),
+        train_tracks=len(train),
+        seconds=round(time.perf_counter() - started, 1),
+        result=evaluate(predictions, protocol, split=split),
+        predictions=predictions,
+    )
 
 
-def run_svm(tracks, protocol, architecture, *, seed=0):
-    """A support-vector machine on the textures that the recipe `texture` gives its head.
+def run_svm(tracks: pd.DataFrame, protocol: str, architecture: str, *, seed: int = 0) -> Run:
+    """Train and evaluate a support vector machine on the features of the recipe `texture`.
 
     Parameters
     ----------
-    tracks, protocol, seed
-        As for `run_network`.
-    architecture : str
-        As for `melgenre.training.learner.genre_learner`.
-
-    Returns
-    -------
-    training, result, predictions
-        As for `run_network`.
+    tracks, protocol, architecture
+        As for `train_and_evaluate`.
     """
-    any_split = apply_protocol(tracks, "random")
+    any_split = tracks.assign(split=np.where(np.arange(len(tracks)) % 2, "train", "test"))
     learn = genre_learner(image_dataloaders(any_split), architecture, "texture")
-    features = extract_features(learn, tracks, features_cache())
+    features = extract_features(learn, tracks)
     model = f"textures of {architecture} + SVM"
 
-    def make(seed):
-        # A quarter of scikit-learn's own gamma: so many features lie far apart.
-        machine = SVC(C=10, gamma=0.25 / features.shape[1], random_state=seed)
-        return make_pipeline(StandardScaler(), machine)
+    def make_estimator(seed):
+        # Smaller than scikit-learn's gamma: distances grow with the number of features.
+        svm = SVC(C=10, gamma=0.25 / features.shape[1], random_state=seed)
+        return make_pipeline(StandardScaler(), svm)
 
-    training, result, predictions = run_baseline(tracks, features, protocol, model, make, seed=seed)
-    return {**training, "weights": learn.weights}, result, predictions
+    run = run_baseline(tracks, features, protocol, model, make_estimator, seed=seed)
+    return replace(
+        run, weights=learn.training_run.weights, mel_settings=learn.training_run.mel_settings
+    )
 
 
-def vote(folder, name, models, protocol, split, *, seed=0):
-    """Several models asked together: the mean of the probabilities that they gave before.
+def run_ensemble(
+    tracks: pd.DataFrame,
+    protocol: str,
+    folder: str | Path,
+    name: str,
+    models: Sequence[str],
+    *,
+    seed: int = 0,
+) -> Run:
+    """Soft voting: the mean of the probabilities that several models have predicted before.
 
     Parameters
     ----------
-    folder : str or Path
-        With the results of each model by this protocol and seed.
-    name : str
-        What the vote is called in the results.
-    models : list of str
+    tracks, protocol
+        As for `train_and_evaluate`.
+    folder
+        With the results of each model under this protocol with this seed.
+    name
+        Of the ensemble in the results.
+    models
         Their names in the results.
-    protocol : str
-        A name in `melgenre.data.splits.PROTOCOLS`.
-    split : pd.DataFrame
-        The split they were judged by.
-    seed : int
-
-    Returns
-    -------
-    training, result, predictions
-        As for `run_network`.
 
     Raises
     ------
     ResultsError
-        If one of them has no result yet.
+        If one of the models has no result yet.
     """
+    split = apply_protocol(tracks, protocol, seed)
     runs = load_results(folder).query("protocol == @protocol and seed == @seed")
     runs = runs[runs["model"].isin(models)]
     if len(runs) < len(models):
         missing = ", ".join(sorted(set(models) - set(runs["model"])))
         raise ResultsError(
-            f"No vote without {missing}: not run by {protocol} with seed {seed} yet."
+            f"The ensemble needs {missing}, which has no result under {protocol} with seed {seed} "
+            "yet. Run it first."
         )
     tables = [load_predictions(folder, runs.loc[[i]]).set_index("track_id") for i in runs.index]
-    mean = sum(table.filter(like="p_") for table in tables) / len(tables)
-    mean["predicted"] = mean.idxmax(axis=1).str.removeprefix("p_")
-    predictions = split.merge(mean, left_on="track_id", right_index=True)
-    training = {
-        **runs.iloc[-1].filter(
-            ["collection", "seed", "train_tracks", "device", "precision", "threads", "versions"]
-        ).to_dict(),
-        "model": name, "architecture": name, "recipe": "vote",
-        "weights": "; ".join(runs["weights"].unique()),
-        "seconds": round(float(runs["seconds"].sum()), 1),
-    }  # fmt: skip
-    return training, evaluate(predictions, protocol, split=split), predictions
+    mean = sum(map(probabilities, tables)) / len(tables)
+    columns = mean.set_axis(probability_columns(mean), axis=1).assign(predicted=mean.idxmax(axis=1))
+    predictions = split.merge(columns, left_on="track_id", right_index=True)
+    last = runs.iloc[-1]
+    return Run(
+        model=name,
+        architecture=name,
+        recipe="ensemble",
+        weights="; ".join(runs["weights"].unique()),
+        seed=seed,
+        collection=last["collection"],
+        train_tracks=int(last["train_tracks"]),
+        seconds=round(float(runs["seconds"].sum()), 1),
+        device=last["device"],
+        result=evaluate(predictions, protocol, split=split),
+        predictions=predictions,
+    )
 
 
-def compare_initialisations(first, second, *, clips=(2, 5, 20), seeds=3):
-    """Does it help to start from a model of ours, where there are few clips to learn from?
+def compare_initialisations(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    clips: Sequence[int] = (2, 5, 20),
+    seeds: int = 3,
+) -> pd.DataFrame:
+    """Compare initialisation from ImageNet and from an exported model, on few clips.
 
-    A model learns all of `first`. Then a learner that starts from it, and one that starts from
-    ImageNet, learn from a few clips of `second`'s artist fold 2, and are judged by its fold 3.
+    A model is trained on `first`. Then a learner that starts from it, and one that starts from
+    ImageNet, are trained on a few clips of `second`'s artist fold 2, and tested on its fold 3.
 
     Parameters
     ----------
-    first, second : pd.DataFrame
-        With `image`, `genre` and `artist_fold`; `first` has no artist of `second`'s folds 2, 3.
-    clips : tuple of int
-        How many of each genre are learned from; numbers that the collection is too small for are
-        left out.
-    seeds : int
+    first, second
+        With `image`, `genre` and `artist_fold`; no artist of `first` is in folds 2 and 3 of
+        `second`.
+    clips
+        Training clips per genre; numbers that the collection is too small for are left out.
 
     Returns
     -------
     pd.DataFrame
-        Mean accuracy over the seeds: a row for each of `clips`, a column for each start.
+        Mean accuracy over the seeds: one row per number of clips, one column per initialisation.
 
     Raises
     ------
     SplitError
         If the collection is too small for any of `clips`.
     """
-    watched_clips = 8
     fold = second.get("artist_fold", pd.Series(np.nan, index=second.index))
-    pool, judged = second[fold == 2], second[fold == 3]
-    most = _fewest(pool, set(second["genre"]))
-    clips = [n for n in clips if n <= most]
-    known = _fewest(first, set(first["genre"]))
-    if not clips or not _fewest(judged, set(second["genre"])) or known <= watched_clips:
+    pool, test = second[fold == 2].assign(split="train"), second[fold == 3].assign(split="test")
+    clips = [n for n in clips if n <= _fewest(pool, second)]
+    if not clips or not _fewest(test, second) or _fewest(first, first) <= MONITORED_CLIPS:
         raise SplitError(
-            f"Too few tracks to compare starts: it takes more than {watched_clips} of each genre "
-            "to train a model, and tracks of each genre in artist folds 2 and 3. GTZAN whole has "
-            "them."
+            f"Too few tracks to compare initialisations: more than {MONITORED_CLIPS} per genre are "
+            "needed to train a model, and tracks of each genre in artist folds 2 and 3. All of "
+            "GTZAN has them."
         )
-    watched = first.groupby("genre").sample(watched_clips, random_state=0).index
-    split = first.assign(split=np.where(first.index.isin(watched), "valid", "train"))
-    learn = _train(genre_learner(image_dataloaders(split)))
-    predictions = predict_tracks(learn, held_out(split))
-    judged, pool = judged.assign(split="valid"), pool.assign(split="train")
     rows = []
     with tempfile.TemporaryDirectory() as model:
-        export_learner(learn, model, describe_training(learn, split),
-                       evaluate(predictions, "watched"), predictions)  # fmt: skip
+        export_learner(_trained_on(first), model)
         for n, seed in itertools.product(clips, range(seeds)):
             few = pool.groupby("genre").sample(n, random_state=seed)
-            dls = image_dataloaders(pd.concat([few, judged], ignore_index=True))
-            for start, learn in {
+            dls = image_dataloaders(pd.concat([few, test], ignore_index=True))
+            learners = {
                 "from ImageNet": genre_learner(dls, seed=seed),
                 "from the model": transfer_learner(dls, model, seed=seed),
-            }.items():
-                predictions = predict_tracks(_train(learn), judged)
-                rows.append((n, start, (predictions["predicted"] == judged["genre"]).mean()))
-    table = pd.DataFrame(rows, columns=["clips a genre", "start", "accuracy"])
-    return table.pivot_table(index="clips a genre", columns="start", values="accuracy")
+            }
+            for start, learn in learners.items():
+                predictions = predict_tracks(_fitted(learn), test)
+                rows.append((n, start, (predictions["predicted"] == test["genre"]).mean()))
+    table = pd.DataFrame(rows, columns=["clips per genre", "start", "accuracy"])
+    return table.pivot_table(index="clips per genre", columns="start", values="accuracy")
 
 
-def _fewest(tracks, genres):
-    """How many tracks the genre has that has fewest."""
-    return tracks["genre"].value_counts().reindex(sorted(genres), fill_value=0).min()
+def _trained_on(tracks):
+    """A run of the default recipe on all tracks but a few, which are held out."""
+    held = tracks.groupby("genre").sample(MONITORED_CLIPS, random_state=0).index
+    split = tracks.assign(split=np.where(tracks.index.isin(held), "test", "train"))
+    learn = _fitted(genre_learner(image_dataloaders(split)))
+    predictions = predict_tracks(learn, held_out(split))
+    result = evaluate(predictions, f"{MONITORED_CLIPS} clips per genre held out")
+    return replace(learn.training_run, learner=learn, result=result, predictions=predictions)
 
 
-def _train(learn):
-    with learn.no_logging(), learn.no_bar():
+def _fewest(tracks, collection):
+    """Number of tracks of the collection's genre that has fewest of them."""
+    genres = sorted(set(collection["genre"]))
+    return tracks["genre"].value_counts().reindex(genres, fill_value=0).min()
+
+
+def _fit_logged(learn, log):
+    """Train; with a function in place of fastai's table and progress bar if it is not None."""
+    if log is None:
         fit(learn)
+        return
+    with learn.no_bar():
+        learn.logger, before = log, learn.logger
+        try:
+            fit(learn)
+        finally:
+            learn.logger = before
+
+
+def _fitted(learn):
+    """The learner after silent training."""
+    _fit_logged(learn, noop)
     return learn

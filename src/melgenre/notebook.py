@@ -1,16 +1,16 @@
-"""What every notebook sets up: errors as sentences and, on Colab, Google Drive as the folder."""
+"""What every notebook sets up: errors and warnings as sentences and, on Colab, Google Drive."""
 
 import os
 import sys
 import warnings
 from pathlib import Path
 
-from .errors import MelgenreError
+from .errors import MelgenreError, MelgenreWarning
 
 DRIVE_PROMPT = (
     "Colab will ask for access to your Google Drive. The music, the images and the models are "
-    "kept there, in the folder melgenre, so that the next notebook neither downloads nor draws "
-    "them again. Everything works without it, too."
+    "kept there, in the folder melgenre, so that the next notebook finds them. Everything works "
+    "without it, too."
 )
 NO_DRIVE = (
     "Google Drive is not connected ({}). The files stay on the disk of this runtime and are "
@@ -18,23 +18,38 @@ NO_DRIVE = (
 )
 
 
-def set_up(*, drive=False):
-    """Prepare a notebook: errors of this package appear as one sentence, without a traceback.
+def set_up(*, drive: bool = False) -> None:
+    """Prepare a notebook: show this package's errors and warnings as plain sentences.
 
     Parameters
     ----------
-    drive : bool
+    drive
         On Colab, connect Google Drive and make it the `project_folder`: for a notebook that writes
         or reads files which are kept from one notebook to the next.
     """
-    # Warnings of torch and fastai that are meant for their own developers.
+    # Hide deprecation warnings of torch and fastai.
     warnings.filterwarnings("ignore", module=r"(torch|torchvision|fastai)\.")
+    show_warnings_as_sentences()
     show_errors_as_sentences()
     if drive and "google.colab" in sys.modules:
         connect_drive()
 
 
-def show_errors_as_sentences():
+def show_warnings_as_sentences() -> None:
+    """Print the message of each of this package's warnings, without the file that gave it."""
+    warnings.simplefilter("always", MelgenreWarning)
+    show = warnings.showwarning
+
+    def show_sentence(message, category, *others, **options):
+        if issubclass(category, MelgenreWarning):
+            print(message)
+        else:
+            show(message, category, *others, **options)
+
+    warnings.showwarning = show_sentence
+
+
+def show_errors_as_sentences() -> None:
     """Show the message of this package's errors instead of a traceback; `%tb` shows that.
 
     The cell still fails, so that "Run all" and papermill stop there. Without IPython, nothing
@@ -55,7 +70,7 @@ def _show_error(shell, kind, error, traceback, tb_offset=None):
     shell._showtraceback(kind, error, [str(error)])
 
 
-def connect_drive():
+def connect_drive() -> None:
     """On Colab: keep `data` and `models` in the folder `melgenre` of Google Drive.
 
     Without access, everything stays in the working directory.

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from melgenre.confusion.attribution import STEPS, attribution_maps, embed_images, nearest
-from melgenre.training.export import load_exported
+from melgenre.training.exported import load_exported
 
 
 def test_the_maps_add_up_to_the_difference_of_the_logits(learner, images):

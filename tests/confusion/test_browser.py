@@ -14,15 +14,14 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_of
 from playwright.sync_api import expect, sync_playwright
 from test_matrix import ODD, results
 
 from melgenre.confusion.browser import ConfusionBrowser
 from melgenre.data.annotations import load_annotations
-from melgenre.data.splits import held_out
 from melgenre.training.export import export_learner
-from melgenre.training.learner import fit, genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import fit, genre_learner, image_dataloaders
 
 TOKEN = "for-the-test-alone"
 FRONT_ENDS = {"jupyterlab": "lab/tree", "notebook7": "notebooks"}  # where each opens a file
@@ -73,10 +72,7 @@ def workshop(tmp_path_factory, music, images):
     learn = genre_learner(image_dataloaders(images), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
-    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 20}
-    training = {"collection": "made-up", "weights": learn.weights}
-    predictions = predict_tracks(learn, held_out(images))
-    export_learner(learn, folder / "models" / "resnet34", training, result, predictions)
+    export_learner(run_of(learn), folder / "models" / "resnet34")
     return folder
 
 

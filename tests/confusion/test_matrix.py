@@ -231,7 +231,7 @@ def test_a_learner_of_somebody_elses_images_works_too(tmp_path, ask):
 
 
 def test_a_loaded_learner_has_no_clips_and_says_so(exported):
-    from melgenre.training.export import load_exported
+    from melgenre.training.exported import load_exported
 
     learn, _ = load_exported(exported)
     with pytest.raises(ValueError, match="This learner has no clips to be asked about"):

@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from melgenre.data.splits import held_out
 from melgenre.evaluation.metrics import (
     bootstrap_ci,
     evaluate,
@@ -44,48 +43,44 @@ def test_artists_that_fail_together_widen_it():
     assert wide > 2 * narrow
 
 
-def test_the_test_part_comes_before_the_valid_part():
-    tracks = pd.DataFrame({"split": ["train", "valid", "test", None], "track_id": list("abcd")})
-    assert held_out(tracks)["track_id"].tolist() == ["c"]
-    assert held_out(tracks.head(2))["track_id"].tolist() == ["b"]
-
-
-def test_a_score_says_what_it_is_a_score_of(tmp_path):
+def test_a_result_names_what_it_was_measured_on():
     predictions = table([True, True, False, True])
-    split = predictions.assign(split=["train", "valid"] * 2, artist_id=["x", "x", "y", "z"])
+    split = predictions.assign(split=["train", "test"] * 2, artist_id=["x", "x", "y", "z"])
     result = evaluate(predictions, "random", split=split)
     assert (result["accuracy"], result["tracks"]) == (0.75, 4)
     assert result["leaks"] == {"artist": 1}
     assert result["macro_f1"] == pytest.approx(np.mean([2 / 3, 4 / 5]), abs=1e-4)
     assert result["recall"] == {"jazz": 0.5, "rock": 1.0}
     assert format_score(result).startswith("75.0 % [")
-    assert format_score(result).endswith("of 4 tracks (random); few tracks, so a rough figure")
-    assert format_score(result | {"tracks": 290}).endswith("of 290 tracks (random)")
+    assert format_score(result).endswith(
+        "on 4 tracks (random); few tracks, so only a rough estimate"
+    )
+    assert format_score(result | {"tracks": 290}).endswith("on 290 tracks (random)")
     assert recall_by_genre(predictions).to_dict() == {"jazz": 0.5, "rock": 1.0}
-    with pytest.raises(ValueError, match="no track to judge by"):
+    with pytest.raises(ValueError, match="no test track"):
         evaluate(predictions.head(0), "random")
 
 
-def test_a_genre_that_nobody_judged_gives_no_figure():
+def test_a_genre_without_predictions_gives_no_accuracy():
     predictions = table([True, True]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
     with pytest.raises(ValueError, match="No track of 'blues'"):
         evaluate(predictions, "random")
 
 
-def test_a_genre_that_is_only_learned_from_is_named_beside_the_figure():
+def test_a_genre_without_test_tracks_is_named_beside_the_accuracy():
     predictions = table([True, True, True, False]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
-    learned = pd.DataFrame({"track_id": ["b1", "b2"], "genre": "blues", "split": "train"})
-    split = pd.concat([predictions.assign(split="valid"), learned])
+    train = pd.DataFrame({"track_id": ["b1", "b2"], "genre": "blues", "split": "train"})
+    split = pd.concat([predictions.assign(split="test"), train])
     result = evaluate(predictions, "artist-split", split=split)
     assert result["untested"] == ["blues"]
     assert result["macro_f1"] == pytest.approx(np.mean([0.8, 2 / 3]), abs=1e-4)
     assert "; not tested: blues;" in format_score(result)
-    # A genre that the split has to judge by must be among the judged.
+    # A genre with test tracks must be among the predictions.
     with pytest.raises(ValueError, match="No track of 'jazz'"):
         evaluate(predictions[predictions["genre"] == "rock"], "artist-split", split=split)
 
 
-def test_all_right_is_no_proof_that_all_will_be():
+def test_the_interval_has_a_width_where_all_tracks_are_right_or_none():
     for n in (3, 17, 60):
         low, high = bootstrap_ci(table(np.ones(n, bool)))
         assert (low, high) == (pytest.approx(1 - 3 / n), 1)
@@ -99,7 +94,7 @@ def test_a_model_is_no_better_than_itself():
     assert (same["difference"], same["p_value"]) == (0.0, 1.0)
 
 
-def test_a_clear_difference_is_told_from_chance():
+def test_a_clear_difference_is_significant():
     good, bad = table(np.arange(200) % 10 < 8), table(np.arange(200) % 10 < 5)
     better = paired_permutation_test(good, bad)
     assert better["difference"] == pytest.approx(0.3)
@@ -118,7 +113,7 @@ def test_a_difference_by_one_artist_alone_is_no_difference():
 
 
 def test_only_the_same_tracks_are_compared():
-    with pytest.raises(ValueError, match="within one protocol"):
+    with pytest.raises(ValueError, match="models of one protocol"):
         paired_permutation_test(table([True, False]), table([True]))
 
 

@@ -1,8 +1,9 @@
-"""The committed figures: the README says what the files say, and the predictions say the same."""
+"""The committed results: they agree with their predictions, and the README agrees with them."""
 
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,13 +11,20 @@ from conftest import ROOT
 
 from melgenre.data.gtzan import gtzan_metadata
 from melgenre.evaluation.metrics import evaluate
+from melgenre.evaluation.report import (
+    compare_models,
+    plot_published,
+    plot_results,
+    results_table as table_of_results,
+)
 from melgenre.evaluation.results import (
     ResultsError,
     load_predictions,
     load_results,
-    record_result,
+    record_run,
     summarise_results,
 )
+from melgenre.evaluation.run import Run
 
 sys.path.append(str(ROOT / "scripts"))
 from check_results import differences, unknown_tracks  # noqa: E402
@@ -29,13 +37,13 @@ def test_no_committed_run_is_left_out():
     assert len(RUNS) == len((ROOT / "results" / "runs.jsonl").read_text().splitlines())
 
 
-def test_the_readme_says_what_the_results_say():
+def test_the_readme_has_the_committed_results():
     readme = (ROOT / "README.md").read_text()
     assert with_table(readme, ROOT / "results") == readme
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run["predictions"])
-def test_each_figure_follows_from_its_predictions(run):
+def test_each_result_follows_from_its_predictions(run):
     assert differences(ROOT / "results", run) == {}
     assert unknown_tracks(ROOT / "results", run) == []
     facts = gtzan_metadata()
@@ -59,18 +67,21 @@ def test_each_figure_follows_from_its_predictions(run):
 
 
 def example(*, jazz=(0.9, 0.1), seed=0):
-    """What `record_result` is given for two tracks, a jazz and a rock, with their `p_jazz`."""
+    """A run with predictions of two tracks, one of jazz and one of rock, from their `p_jazz`."""
     predictions = pd.DataFrame({"track_id": ["a", "b"], "genre": ["jazz", "rock"]})
     predictions = predictions.assign(p_jazz=jazz, p_rock=[1 - p for p in jazz])
     predictions["predicted"] = ["jazz" if p > 0.5 else "rock" for p in jazz]
-    training = {"collection": "c", "model": "small, smoke-test", "weights": "none", "seed": seed}
-    return training, evaluate(predictions, "random"), predictions
+    return Run(
+        model="small, smoke-test", architecture="small", recipe="smoke-test", weights="none",
+        seed=seed, collection="c", train_tracks=2, result=evaluate(predictions, "random"),
+        predictions=predictions,
+    )  # fmt: skip
 
 
 def test_a_run_is_written_down_and_replaces_its_earlier_line(tmp_path):
-    record_result(tmp_path, *example(jazz=(0.1, 0.9)))
-    record_result(tmp_path, *example(seed=1))
-    record_result(tmp_path, *example(jazz=(0.8766, 0.9)))
+    record_run(tmp_path, example(jazz=(0.1, 0.9)))
+    record_run(tmp_path, example(seed=1))
+    record_run(tmp_path, example(jazz=(0.8766, 0.9)))
     lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").open()]
     assert [(line["seed"], line["accuracy"]) for line in lines] == [(0, 0.5), (1, 1.0)]
     kept = pd.read_csv(tmp_path / "predictions" / lines[0]["predictions"])
@@ -79,39 +90,39 @@ def test_a_run_is_written_down_and_replaces_its_earlier_line(tmp_path):
 
 def test_runs_written_at_once_are_all_kept(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda seed: record_result(tmp_path, *example(seed=seed)), range(16)))
+        list(pool.map(lambda seed: record_run(tmp_path, example(seed=seed)), range(16)))
     assert sorted(load_results(tmp_path)["seed"]) == list(range(16))
 
 
 def test_an_incomplete_last_line_is_skipped_and_the_next_run_removes_it(tmp_path):
-    record_result(tmp_path, *example())
+    record_run(tmp_path, example())
     with (tmp_path / "runs.jsonl").open("a") as file:
         file.write('{"model": "small, qu')
     with pytest.warns(UserWarning, match="last line of runs.jsonl is incomplete"):
         assert len(load_results(tmp_path)) == 1
     with pytest.warns(UserWarning, match="incomplete"):
-        record_result(tmp_path, *example(seed=1))
+        record_run(tmp_path, example(seed=1))
     assert len(load_results(tmp_path)) == 2
 
 
 def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
-    record_result(tmp_path, *example())
+    record_run(tmp_path, example())
     file = tmp_path / "runs.jsonl"
     file.write_text('{"model"\n' + file.read_text())
     with pytest.raises(ResultsError, match="Line 1 of runs.jsonl is damaged"):
         load_results(tmp_path)
 
 
-@pytest.mark.parametrize("damage, said", [
+@pytest.mark.parametrize("damage, sentence", [
     (lambda file: file.unlink(), "its predictions are missing"),
     (lambda file: file.write_text(file.read_text().replace("jazz,jazz", "jazz,rock")), "give 50"),
     (lambda file: file.write_bytes(b"\xff\0"), "its predictions or its accuracy are damaged"),
 ])  # fmt: skip
-def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, damage, said):
-    record_result(tmp_path, *example())
-    record_result(tmp_path, *example(seed=1))
+def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, damage, sentence):
+    record_run(tmp_path, example())
+    record_run(tmp_path, example(seed=1))
     damage(tmp_path / "predictions" / "c_random_small-smoke-test_0.csv")
-    with pytest.warns(UserWarning, match=said):
+    with pytest.warns(UserWarning, match=sentence):
         assert load_results(tmp_path)["seed"].tolist() == [1]
 
 
@@ -119,8 +130,8 @@ def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, 
     ("seed", []), ("seed", [0]), ("accuracy", 10**400), ("accuracy", None), ("model", {}),
 ])  # fmt: skip
 def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
-    record_result(tmp_path, *example())
-    record_result(tmp_path, *example(seed=1))
+    record_run(tmp_path, example())
+    record_run(tmp_path, example(seed=1))
     first, second = map(json.loads, (tmp_path / "runs.jsonl").read_text().splitlines())
     lines = [json.dumps(line) + "\n" for line in (first | {name: value}, second)]
     (tmp_path / "runs.jsonl").write_text("".join(lines))
@@ -130,7 +141,7 @@ def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
 
 
 def test_a_results_file_names_no_file_of_another_folder(tmp_path):
-    record_result(tmp_path / "results", *example())
+    record_run(tmp_path / "results", example())
     predictions = tmp_path / "results" / "predictions"
     (predictions / "c_random_small-smoke-test_0.csv").rename(tmp_path / "other.csv")
     file = tmp_path / "results" / "runs.jsonl"
@@ -140,16 +151,49 @@ def test_a_results_file_names_no_file_of_another_folder(tmp_path):
 
 
 def test_a_genre_may_be_named_as_pandas_names_missing_values(tmp_path):
-    training, _, predictions = example()
+    predictions = example().predictions
     predictions = predictions.replace({"genre": {"jazz": "None"}, "predicted": {"jazz": "None"}})
     predictions = predictions.rename(columns={"p_jazz": "p_None"})
-    record_result(tmp_path, training, evaluate(predictions, "random"), predictions)
+    result = evaluate(predictions, "random")
+    record_run(tmp_path, replace(example(), result=result, predictions=predictions))
     assert load_results(tmp_path)["accuracy"].tolist() == [1.0]
 
 
-def test_a_figure_is_the_mean_of_its_seeds(tmp_path):
-    record_result(tmp_path, *example())
-    record_result(tmp_path, *example(jazz=(0.9, 0.9), seed=1))
+def test_a_result_is_the_mean_of_its_seeds(tmp_path):
+    record_run(tmp_path, example())
+    record_run(tmp_path, example(jazz=(0.9, 0.9), seed=1))
     figure = summarise_results(tmp_path).iloc[0]
     assert (figure["accuracy"], figure["seeds"], figure["tracks"]) == (0.75, 2, 2)
     assert figure["low"] <= 0.75 <= figure["high"]
+
+
+def test_the_best_model_is_compared_with_each_other():
+    table = compare_models(ROOT / "results", "fault-filtered")
+    assert table["accuracy"].is_monotonic_decreasing
+    others = table.iloc[1:]
+    expected = table["accuracy"].iloc[0] - others["accuracy"]
+    assert (others["difference"] - expected).abs().max() < 1e-3
+    assert (
+        (others["low"] <= others["difference"]) & (others["difference"] <= others["high"])
+    ).all()
+    assert others["p_value"].between(0, 1).all()
+
+
+def test_a_table_names_how_many_seeds_are_missing(tmp_path):
+    record_run(tmp_path, example())
+    (text,) = table_of_results(tmp_path).loc["small, smoke-test"]
+    assert text.startswith("100.0 [") and text.endswith("] (1 of 3 seeds)")
+
+
+def test_the_plots_show_every_result():
+    summary = summarise_results(ROOT / "results")
+    ax = plot_results(ROOT / "results")
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(
+        dict.fromkeys(summary["model"])
+    )
+    shown = sorted(x for bars in ax.containers for x in bars.lines[0].get_xdata())
+    assert shown == pytest.approx(sorted(summary["accuracy"]))
+    published = pd.DataFrame({"model": ["theirs"], "accuracy": [83.0]})
+    ax = plot_published(published, ROOT / "results")
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert "theirs" in names and "resnet34, texture (train+valid)" in names

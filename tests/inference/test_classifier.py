@@ -17,7 +17,7 @@ from melgenre.data.collection import find_tracks
 from melgenre.features.images import extract_melspectrograms
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
-from melgenre.training.export import load_exported
+from melgenre.training.exported import load_exported
 
 
 @pytest.fixture(scope="module")

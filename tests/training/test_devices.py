@@ -4,6 +4,8 @@ Without a GPU the second device is torch's `meta`, whose tensors have shapes and
 guard that raises where devices mix, as CUDA does. With one, the same road runs on CUDA.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,6 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from melgenre.confusion import attribution as evidence
 from melgenre.confusion.attribution import attribution_maps, embed_images, nearest
 from melgenre.data.splits import held_out
 from melgenre.evaluation.metrics import evaluate
@@ -20,14 +21,15 @@ from melgenre.experiments import run_svm
 from melgenre.inference.classifier import GenreClassifier, _onnx_providers
 from melgenre.inference.model_folder import ModelError
 from melgenre.networks import TextureBackbone
-from melgenre.training import export, learner
+from melgenre.training import export, recipes
 from melgenre.training.cached_features import extract_features
-from melgenre.training.export import export_learner, load_exported
+from melgenre.training.export import export_learner
+from melgenre.training.exported import load_exported
 from melgenre.training.learner import (
-    describe_training,
     fit,
     genre_learner,
     image_dataloaders,
+    is_frozen,
     predict_tracks,
 )
 from melgenre.training.transfer import transfer_learner
@@ -61,8 +63,7 @@ class Guard(TorchDispatchMode):
 )
 def device(request, monkeypatch, tmp_path):
     """A second device; DataLoaders are made for it."""
-    for module in (learner, evidence, export):
-        monkeypatch.setattr(module, "features_cache", lambda: tmp_path / "features")
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr(defaults, "use_cuda", None)  # conftest.py keeps other tests on the CPU
     if request.param == "cuda":
         if not torch.cuda.is_available():
@@ -95,20 +96,24 @@ def test_the_guard_raises_where_devices_mix():
 @pytest.mark.parametrize("recipe", ["texture", "frozen-head", "fine-tune", "smoke-test"])
 @pytest.mark.filterwarnings("ignore:.*from a non-meta parameter in the checkpoint")
 def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
-    monkeypatch.setitem(learner.RECIPES, recipe, {**learner.RECIPES[recipe], "freeze_epochs": 1})
+    short = replace(recipes.RECIPES[recipe], freeze_epochs=1)
+    monkeypatch.setitem(recipes.RECIPES, recipe, short)
     learn = genre_learner(image_dataloaders(few), "resnet18", recipe, pretrained=False)
     if pretrained:  # as if its weights were ImageNet's
-        learn.weights, learn.train_bn = "as if from ImageNet", False
+        learn.training_run, learn.train_bn = (
+            replace(learn.training_run, weights="as if from ImageNet"),
+            False,
+        )
         learn.freeze()
     assert next(learn.model.parameters()).device == device
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     predictions = predict_tracks(learn, held_out(few))
-    assert learn.frozen == (pretrained and recipe in ("texture", "frozen-head"))
-    training = describe_training(learn, few)
-    assert training["device"].startswith(device.type)
+    assert is_frozen(learn) == (pretrained and recipe in ("texture", "frozen-head"))
+    assert learn.training_run.device.startswith(device.type)
     result = {**evaluate(predictions, "artist-split"), "accuracy": 0.5}
-    folder = export_learner(learn, tmp_path / "model", training, result, predictions)
+    run = replace(learn.training_run, learner=learn, result=result, predictions=predictions)
+    folder = export_learner(run, tmp_path / "model")
     assert {p.device for p in learn.model.parameters()} == {device}
 
     loaded, _ = load_exported(folder, device=device)
@@ -132,20 +137,21 @@ def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
     assert set(classifier.predict(few["path"][0])) == set(learn.dls.vocab)
 
 
-def test_a_support_vector_machine_learns_from_features_of_the_device(device, few, monkeypatch):
-    monkeypatch.setattr("melgenre.experiments.features_cache", lambda: learner.features_cache())
-    training, result, _ = run_svm(few, "random", "resnet18")
-    assert result["tracks"] == 3
+def test_a_support_vector_machine_is_trained_on_features_of_the_device(device, few):
+    assert run_svm(few, "random", "resnet18").result["tracks"] == 3
 
 
-def test_features_of_one_device_and_precision_are_not_taken_for_anothers(few, tmp_path):
+def test_features_of_one_device_and_precision_are_not_taken_for_anothers(
+    few, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
     assert isinstance(learn.model[0], TextureBackbone)
-    exact = extract_features(learn, few, tmp_path)
-    rounded = extract_features(learn, few, tmp_path, dtype=torch.bfloat16)
+    exact = extract_features(learn, few)
+    rounded = extract_features(learn, few, dtype=torch.bfloat16)
     assert not np.array_equal(exact, rounded)
     np.testing.assert_allclose(exact, rounded, rtol=0.2, atol=0.05)
-    assert {file.name.partition("-cpu-")[2] for file in tmp_path.iterdir()} == {
+    assert {file.name.partition("-cpu-")[2] for file in tmp_path.rglob("*.npz")} == {
         "float32.npz", "bfloat16.npz",
     }  # fmt: skip
 

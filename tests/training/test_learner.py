@@ -9,15 +9,19 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import Callback, load_learner
+from conftest import run_of
+from fastai.vision.all import Callback, ClassificationInterpretation, load_learner
 from PIL import Image
 
 from melgenre.data.mel_settings import ImageError
 from melgenre.data.splits import held_out
+from melgenre.errors import MelgenreWarning
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError
 from melgenre.networks import (
@@ -27,10 +31,11 @@ from melgenre.networks import (
     weights_source,
 )
 from melgenre.training.cached_features import extract_features
-from melgenre.training.export import export_learner, load_exported, load_split
+from melgenre.training.export import export_learner
+from melgenre.training.exported import load_exported, load_split
 from melgenre.training.learner import (
+    RecipeError,
     _preload,
-    describe_training,
     discard_checkpoint,
     fit,
     genre_learner,
@@ -46,7 +51,7 @@ def test_images_reach_the_network_whole(images):
     assert x.shape[1:] == (3, 128, 387)
     assert list(dls.vocab) == sorted(images["genre"].unique())
     assert len(dls.train_ds) == (images["split"] == "train").sum()
-    assert len(dls.valid_ds) == (images["split"] == "valid").sum()
+    assert len(dls.valid_ds) == (images["split"] == "test").sum()
     # What a batch holds is the image, grey three times, normalised as ImageNet is.
     image, label = dls.valid_ds[0]
     batch = dls.valid.one_batch()[0][0].numpy()
@@ -56,21 +61,21 @@ def test_images_reach_the_network_whole(images):
     np.testing.assert_allclose(batch, expected, atol=1e-5)
 
 
-def test_left_out_tracks_are_never_learned(images):
+def test_tracks_without_a_part_are_not_used(images):
     some = images.assign(split=images["split"].where(images.index % 2 == 0))
     dls = image_dataloaders(some)
     assert len(dls.train_ds) + len(dls.valid_ds) == some["split"].notna().sum()
 
 
-def test_a_split_that_cannot_be_learned_gets_a_sentence(images):
+def test_a_split_that_cannot_be_trained_on_gets_a_sentence(images):
     genre = images["genre"].iloc[0]
     hidden = images["split"].mask((images["genre"] == genre) & (images["split"] == "train"), None)
-    for split in ("train", "valid", hidden):
-        with pytest.raises(ValueError, match="split the tracks anew"):
+    for split in ("train", "test", hidden):
+        with pytest.raises(ValueError, match="Split the tracks again"):
             image_dataloaders(images.assign(split=split))
 
 
-def test_a_image_of_another_kind_is_never_seen(images, tmp_path):
+def test_an_image_of_another_size_is_refused(images, tmp_path):
     Image.new("L", (1292, 128)).save(tmp_path / "wide.png")
     wrong = images.copy()
     wrong.loc[0, "image"] = str(tmp_path / "wide.png")
@@ -78,13 +83,61 @@ def test_a_image_of_another_kind_is_never_seen(images, tmp_path):
         image_dataloaders(wrong)
 
 
-def test_training_learns(learner, images):
+def test_the_validation_part_is_monitored_where_the_split_has_one(images):
+    valid = images["split"].mask((images["split"] == "test") & (images.index % 2 == 0), "valid")
+    dls = image_dataloaders(images.assign(split=valid))
+    assert set(dls.valid_ds.items["split"]) == {"valid"}
+
+
+def test_training_lowers_the_loss_and_is_recorded(learner, images):
     few = images[images["genre"].isin(learner.dls.vocab)]
     assert learner.training_losses[-1] < learner.training_losses[0]
-    said = describe_training(learner, few)
-    assert said["weights"] == "none (from scratch)"
-    assert said["train_tracks"] == (few["split"] == "train").sum()
-    assert said["seconds"] > 0
+    assert learner.training_run.weights == "none (from scratch)"
+    assert learner.training_run.train_tracks == (few["split"] == "train").sum()
+    assert learner.training_run.mel_settings["hop_length"] == 1711
+    assert learner.training_run.seconds > 0
+
+
+@pytest.fixture(params=["frozen body", "all layers"])
+def fitted(request, images, tmp_path, monkeypatch):
+    """A learner after `fit`, as from ImageNet weights or from scratch."""
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
+    recipe = "texture" if request.param == "frozen body" else "smoke-test"
+    learn = genre_learner(image_dataloaders(few), "resnet18", recipe, pretrained=False)
+    if request.param == "frozen body":
+        as_if_pretrained(learn)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    return learn
+
+
+def as_if_pretrained(learn):
+    """Let a learner count as one that started from ImageNet weights."""
+    learn.training_run = replace(learn.training_run, weights="as if from ImageNet")
+
+
+def test_fastais_own_idioms_work_after_fit(fitted, images):
+    with fitted.no_bar():
+        recorder = fitted.recorder
+        assert len(recorder.losses) == len(recorder.lrs) >= len(recorder.values) > 0
+        ax = recorder.plot_loss()
+        assert [line.get_label() for line in ax.lines] == ["train", "valid"]
+        loss, accuracy = fitted.validate()
+        predictions = predict_tracks(fitted, fitted.dls.valid_ds.items.reset_index(drop=True))
+        right = (predictions["predicted"] == predictions["genre"]).mean()
+        assert accuracy == pytest.approx(right)
+        assert loss > 0
+        fitted.show_results(max_n=2)
+        genre, _, probabilities = fitted.predict(predictions["image"].iloc[0])
+        assert genre == predictions["predicted"].iloc[0]
+        expected = predictions[[f"p_{one}" for one in fitted.dls.vocab]].iloc[0].to_numpy(float)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+        interpretation = ClassificationInterpretation.from_learner(fitted)
+        counts = interpretation.confusion_matrix()
+        assert counts.trace() == round(right * len(predictions))
+        assert counts.sum() == len(predictions)
+    plt.close("all")
 
 
 def test_the_number_of_threads_is_recorded_where_it_decides(images, tmp_path, monkeypatch):
@@ -99,10 +152,10 @@ def test_the_number_of_threads_is_recorded_where_it_decides(images, tmp_path, mo
             )
             with learn.no_bar(), learn.no_logging():
                 fit(learn)
-            assert describe_training(learn, few)["threads"] == threads
+            assert learn.training_run.threads == threads
         finally:
             torch.set_num_threads(before)
-        names.add(learn.checkpoint_file)
+        names.add(learn.training_run.checkpoint)
     assert len(names) == 2, "neither resumes the other"
 
 
@@ -121,10 +174,24 @@ def test_without_imagenet_weights_one_warning_and_no_traceback(images, tmp_path,
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     dls = image_dataloaders(images)
-    with pytest.warns(UserWarning, match="No ImageNet weights for resnet18.*from scratch"):
+    with pytest.warns(UserWarning, match="weights of resnet18 cannot be downloaded.*from scratch"):
         learn = genre_learner(dls, "resnet18")
-    assert learn.weights == "none (from scratch)"
+    assert learn.training_run.weights == "none (from scratch)"
     assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_another_error_than_of_the_download_is_raised(images, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("size mismatch")
+
+    monkeypatch.setattr("melgenre.training.learner.vision_learner", broken)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        genre_learner(image_dataloaders(images), "resnet18", "frozen-head")
+
+
+def test_an_unknown_recipe_gets_a_sentence(images):
+    with pytest.raises(RecipeError, match="No recipe 'quick'. Choose one of texture, "):
+        genre_learner(image_dataloaders(images), "resnet18", "quick", pretrained=False)
 
 
 def test_imagenet_weights_are_known_by_their_file(tmp_path, monkeypatch):
@@ -181,7 +248,7 @@ def test_training_is_fast_and_predictions_are_float32(images, bf16):
     }
     assert {dtype for training, dtype in seen if not training} == {torch.float32}
     assert all(p.dtype == torch.float32 for p in learn.model.parameters())
-    assert describe_training(learn, few)["precision"] == ("bfloat16" if bf16 else "float32")
+    assert learn.training_run.precision == ("bfloat16" if bf16 else "float32")
 
 
 def test_mixed_precision_may_be_entered_twice_and_interrupted(images, monkeypatch):
@@ -238,9 +305,9 @@ def test_an_export_leaves_the_learner_as_it_is(learner, exported, images, tmp_pa
     few = learner.dls.valid_ds.items.reset_index(drop=True)
     before = predict_tracks(learner, few)
     opt, model = learner.opt, learner.model
-    training, result = {"weights": "none"}, {"protocol": "random", "accuracy": 0.5, "tracks": 8}
-    export_learner(learner, tmp_path / "again", training, result | {"interval": [0, 1]}, before)
-    assert (learner.opt, learner.model) == (opt, model)
+    run = learner.training_run
+    export_learner(run_of(learner, before), tmp_path / "again")
+    assert (learner.opt, learner.model, learner.training_run) == (opt, model, run)
     np.testing.assert_array_equal(
         predict_tracks(learner, few).filter(like="p_"), before.filter(like="p_")
     )
@@ -255,9 +322,7 @@ def test_an_export_leaves_the_learner_as_it_is(learner, exported, images, tmp_pa
 
 
 def export_again(learner, folder):
-    predictions = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
-    result = {"protocol": "random", "accuracy": 0.5, "tracks": 8, "interval": [0, 1]}
-    return export_learner(learner, folder, {"weights": "none"}, result, predictions)
+    return export_learner(run_of(learner), folder)
 
 
 def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner, tmp_path):
@@ -300,9 +365,12 @@ def test_a_full_disk_ends_no_training(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
-    for weights, said in (("none (from scratch)", "not saved"), ("as if from", "not kept")):
+    for weights, said in (
+        ("none (from scratch)", "cannot be saved"),
+        ("as if", "cannot be cached"),
+    ):
         learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
-        learn.weights = weights
+        learn.training_run = replace(learn.training_run, weights=weights)
         with learn.no_bar(), learn.no_logging(), pytest.warns(match=said), small_disk():
             fit(learn)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -329,20 +397,30 @@ def test_a_network_that_diverged_is_not_exported(learner, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_an_export_keeps_its_split(learner, exported, images, capsys):
+def test_an_export_keeps_its_split(learner, exported, images):
     split = load_split(exported, images).set_index("track_id")["split"]
-    for side, items in (("train", learner.dls.train_ds), ("valid", learner.dls.valid_ds)):
-        assert set(split.index[split == side]) == set(items.items["track_id"])
-    # Tracks of genres that it never saw belong to no side.
+    for part, items in (("train", learner.dls.train_ds), ("test", learner.dls.valid_ds)):
+        assert set(split.index[split == part]) == set(items.items["track_id"])
+    # Tracks of other genres belong to no part.
     assert split.isna().sum() == (~images["genre"].isin(learner.dls.vocab)).sum()
     # A song that is no longer there, or new, changes nothing.
     fewer = load_split(exported, images.iloc[::3])
     assert fewer["split"].equals(
         split[fewer["track_id"]].reset_index(drop=True).set_axis(fewer.index)
     )
-    others = load_split(exported, images.assign(track_id="other/" + images["track_id"]))
+    with pytest.warns(MelgenreWarning, match="so all of them are test tracks"):
+        others = load_split(exported, images.assign(track_id="other/" + images["track_id"]))
     assert set(others["split"]) == {"test"}
-    assert "all of them are new" in capsys.readouterr().out
+
+
+def test_the_split_of_an_older_export_is_read(exported, images, tmp_path):
+    """Up to format 4 a split without a validation part named its tested part `valid`."""
+    shutil.copytree(exported, tmp_path / "old")
+    file = tmp_path / "old" / "split.csv"
+    file.write_text(file.read_text().replace(",test", ",valid"))
+    assert held_out(load_split(tmp_path / "old", images)).equals(
+        held_out(load_split(exported, images))
+    )
 
 
 def test_an_export_without_a_split_gets_a_sentence(exported, images, tmp_path):
@@ -351,29 +429,23 @@ def test_an_export_without_a_split_gets_a_sentence(exported, images, tmp_path):
         load_split(tmp_path / "old", images)
 
 
-def test_a_limit_from_few_clips_is_not_used(learner, exported, images, tmp_path):
-    result = {"protocol": "random", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
-    judged = predict_tracks(learner, learner.dls.valid_ds.items.reset_index(drop=True))
-    folder = export_learner(learner, tmp_path / "few", {"weights": "none"}, result, judged)
+def test_a_threshold_from_few_clips_is_not_used(learner, exported, images, tmp_path):
+    folder = export_again(learner, tmp_path / "few")
     assert json.loads((folder / "config.json").read_text())["calibration"]["ood_threshold"] is None
-    assert "cannot tell what it does" in (folder / "README.md").read_text()
-    answer = GenreClassifier.load(folder).predict((np.zeros(22050 * 3, np.float32), 22050))
-    assert not answer.is_ood
-    assert "calibrated on 8 clips, and 50 are needed" in repr(answer)
-    # A model of made-up music is known by its collection.
-    assert answer.caveats == (answer.caveats[0],)
-    made_up = GenreClassifier.load(exported).predict(images["path"].iloc[0])
-    assert "trained on made-up music" in repr(made_up)
-    assert len(made_up.caveats) == 1
+    assert "Calibrated on fewer than 50 clips" in (folder / "README.md").read_text()
+    silence = np.zeros(22050 * 3, np.float32)
+    assert not GenreClassifier.load(folder).predict((silence, 22050)).is_ood
 
 
-def test_an_export_says_where_it_comes_from(exported):
+def test_an_export_names_where_it_comes_from(exported):
     config = json.loads((exported / "config.json").read_text())
-    assert config["format_version"] == 4
+    assert config["format_version"] == 5
     assert config["mel_settings"]["hop_length"] == 1711
     assert config["result"]["protocol"] == "artist-split"
     assert config["training"]["weights"] == "none (from scratch)"
+    assert config["training"]["recipe"] == "smoke-test"
     learn, same = load_exported(exported)
+    assert learn.training_run.provenance() == config["training"]
     assert all(same[name] == config[name] for name in config.keys() - {"result"})
     assert config["result"].items() <= same["result"].items()
     assert list(learn.dls.vocab) == config["genres"]
@@ -390,13 +462,12 @@ def test_a_missing_export_gets_a_sentence(tmp_path):
         load_exported(tmp_path / "resnet34")
 
 
-def test_a_recipe_trains_what_it_says(images):
+def test_from_scratch_all_layers_are_trained_throughout(images):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
-    # From scratch nothing is frozen: four epochs of all layers.
-    assert learn.recipe == "smoke-test"
+    assert learn.training_run.recipe == "smoke-test"
     assert len(learn.recorder.values) == 4
 
 
@@ -406,16 +477,16 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("killed_in", [1, 2, 4])
 def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
-    images, tmp_path, monkeypatch, killed_in, capsys
+    images, tmp_path, monkeypatch, killed_in
 ):
-    """`quick` as from ImageNet weights: one epoch of the head, then three of all layers."""
+    """`smoke-test` as from ImageNet weights: one epoch of the head, then three of all layers."""
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
 
     def train(*callbacks):
         learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
-        learn.weights = "as if from ImageNet"
+        as_if_pretrained(learn)
         learn.add_cbs(callbacks)
         with learn.no_bar(), learn.no_logging():
             fit(learn)
@@ -438,9 +509,9 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
     with pytest.raises(Killed):
         train(Kill())
     random.seed(5)  # another process begins with other random numbers
-    resumed = train()
-    assert f"Resuming an interrupted training after epoch {killed_in}" in capsys.readouterr().out
-    assert resumed.seconds > 1000, "the time before the interruption counts"
+    with pytest.warns(MelgenreWarning, match=f"training resumes after epoch {killed_in}"):
+        resumed = train()
+    assert resumed.training_run.seconds > 1000, "the time before the interruption counts"
     for name, weight in undisturbed.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], weight, atol=0, rtol=0)
     np.testing.assert_array_equal(list(map(list, resumed.recorder.values)), list(map(list, values)))
@@ -449,8 +520,9 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
     assert not list((tmp_path / "data" / "checkpoints").iterdir())
 
 
-def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
-    images, tmp_path, monkeypatch, capsys
+@pytest.mark.filterwarnings("error:.*resumes")
+def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_reported(
+    images, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
@@ -461,8 +533,7 @@ def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
         )
         with learn.no_bar(), learn.no_logging():
             fit(learn)
-    assert "Resuming" not in capsys.readouterr().out
-    learn.checkpoint_file.write_bytes(learn.checkpoint_file.read_bytes()[:5000])
+    learn.training_run.checkpoint.write_bytes(learn.training_run.checkpoint.read_bytes()[:5000])
     again = genre_learner(
         image_dataloaders(few), "resnet18", "smoke-test", pretrained=False, seed=1
     )
@@ -472,58 +543,61 @@ def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_told(
         torch.testing.assert_close(again.model.state_dict()[name], weight, atol=0, rtol=0)
 
 
-def test_a_frozen_body_is_asked_once_and_its_head_learns(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("melgenre.training.learner.features_cache", lambda: tmp_path)
+def test_a_frozen_body_is_used_once_and_its_head_is_trained(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
-    learn.weights = "as if from ImageNet"
+    as_if_pretrained(learn)
     before = {name: value.clone() for name, value in learn.model[0].state_dict().items()}
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     for name, value in learn.model[0].state_dict().items():
         torch.testing.assert_close(value, before[name])
-    # What the head learned from kept features holds for images.
+    # The head that was trained on cached features predicts the same from images.
     kept = predict_tracks(learn, few).filter(like="p_")
-    learn.frozen = False
+    learn.training_run = replace(learn.training_run, weights="none (from scratch)")
     torch.testing.assert_close(
         torch.tensor(kept.to_numpy()),
         torch.tensor(predict_tracks(learn, few).filter(like="p_").to_numpy()),
         atol=1e-4,
         rtol=0,
     )
-    learned = few[few["split"] == "train"]
-    right = predict_tracks(learn, learned)["predicted"] == learned["genre"].to_numpy()
+    train = few[few["split"] == "train"]
+    right = predict_tracks(learn, train)["predicted"] == train["genre"].to_numpy()
     assert right.mean() > 0.9
-    # The second time the body is not asked, and a new image adds to what is kept.
-    asked = []
-    hook = learn.model[0].register_forward_hook(lambda *call: asked.append(len(call[1][0])))
-    again = extract_features(learn, few, tmp_path)
-    assert asked == []
-    more = extract_features(learn, images.head(len(few) + 1), tmp_path)
+    # The second time the body is not used, and a new image is added to the cache.
+    used = []
+    hook = learn.model[0].register_forward_hook(lambda *call: used.append(len(call[1][0])))
+    again = extract_features(learn, few)
+    assert used == []
+    more = extract_features(learn, images.head(len(few) + 1))
     hook.remove()
-    assert 0 < sum(asked) <= len(images)
+    assert 0 < sum(used) <= len(images)
     np.testing.assert_array_equal(again[0], more[list(images.index).index(few.index[0])])
-    assert len(list(tmp_path.glob("*.npz"))) == 1
+    assert len(list(tmp_path.rglob("*.npz"))) == 1
 
 
-def test_kept_features_survive_damage_and_two_that_write_at_once(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("melgenre.training.cached_features.KEPT_AT_ONCE", 2)
+def test_cached_features_survive_damage_and_two_writers_at_once(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("melgenre.training.cached_features.SAVED_TOGETHER", 2)
     few = images.groupby("genre").head(2).head(6)
     learn = genre_learner(image_dataloaders(images), "resnet18", "texture", pretrained=False)
-    expected = extract_features(learn, few, tmp_path / "alone")
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / "alone"))
+    expected = extract_features(learn, few)
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / "both"))
     with ThreadPoolExecutor(2) as pool:
-        halves = few.iloc[:3], few.iloc[3:]
-        both = list(pool.map(lambda half: extract_features(learn, half, tmp_path / "both"), halves))
+        both = list(
+            pool.map(lambda half: extract_features(learn, half), [few.iloc[:3], few.iloc[3:]])
+        )
     np.testing.assert_array_equal(np.concatenate(both), expected)
     for folder in ("alone", "both"):
-        (file,) = (tmp_path / folder).glob("*.npz")
-        with np.load(file) as kept:
-            assert len(kept["images"]) == 6
+        (file,) = (tmp_path / folder).rglob("*.npz")
+        with np.load(file) as cached:
+            assert len(cached["images"]) == 6
     content = bytearray(file.read_bytes())
     for damaged in (content[:100], b"", content[:-1000] + bytes(1000)):
         file.write_bytes(damaged)
-        with pytest.warns(UserWarning, match="damaged .* computed again"):
-            again = extract_features(learn, few, tmp_path / "both")
+        with pytest.warns(MelgenreWarning, match="damaged .* computed again"):
+            again = extract_features(learn, few)
         np.testing.assert_array_equal(again, expected)
 
 
@@ -531,17 +605,15 @@ def test_a_head_is_the_same_with_any_number_of_threads(images, tmp_path, monkeyp
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     states, before = [], torch.get_num_threads()
     for threads in (1, 2, 3):
-        monkeypatch.setattr(
-            "melgenre.training.learner.features_cache", lambda n=threads: tmp_path / str(n)
-        )
+        monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / str(threads)))
         torch.set_num_threads(threads)
         try:
             learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
-            learn.weights = "as if from ImageNet"
+            as_if_pretrained(learn)
             with learn.no_bar(), learn.no_logging():
                 fit(learn)
             assert torch.get_num_threads() == threads
-            assert describe_training(learn, few)["threads"] == 1
+            assert learn.training_run.threads == 1
         finally:
             torch.set_num_threads(before)
         states.append(learn.model.state_dict())
@@ -570,12 +642,11 @@ def test_a_network_that_cannot_be_cut_gets_a_sentence():
 def test_a_texture_network_is_rebuilt_by_the_classifier(images, tmp_path, write_song):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
-    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
-    judged = predict_tracks(learn, held_out(few))
-    folder = export_learner(learn, tmp_path / "small", {"weights": learn.weights}, result, judged)
+    predictions = predict_tracks(learn, held_out(few))
+    folder = export_learner(run_of(learn, predictions), tmp_path / "small")
     loaded, _ = load_exported(folder)
-    by_fastai = predict_tracks(loaded, judged[list(few)]).filter(like="p_").to_numpy()
-    images = np.stack([Image.open(file) for file in judged["image"]])
+    by_fastai = predict_tracks(loaded, predictions[list(few)]).filter(like="p_").to_numpy()
+    images = np.stack([Image.open(file) for file in predictions["image"]])
     for backend in ("torch", "onnx"):
         classifier = GenreClassifier.load(folder, backend=backend)
         probabilities, _ = classifier.predict_images(list(images))
@@ -584,7 +655,7 @@ def test_a_texture_network_is_rebuilt_by_the_classifier(images, tmp_path, write_
     assert sum(classifier.predict(song).values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_images_that_are_read_once_make_the_same_batches(images):
+def test_preloaded_images_make_the_same_batches(images):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     for from_files in image_dataloaders(few).loaders:
         once = _preload(from_files)
@@ -595,13 +666,13 @@ def test_images_that_are_read_once_make_the_same_batches(images):
             assert y.tolist() == same_y.tolist()
 
 
-def test_training_is_the_same_whether_features_were_kept_or_not(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("melgenre.training.learner.features_cache", lambda: tmp_path)
+def test_training_is_the_same_whether_features_were_cached_or_not(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     heads = []
     for _ in range(2):
         learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
-        learn.weights = "as if from ImageNet"
+        as_if_pretrained(learn)
         with learn.no_bar(), learn.no_logging():
             fit(learn)
         heads.append(learn.model[1].state_dict())

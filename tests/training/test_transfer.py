@@ -6,18 +6,19 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import run_of
 
-from melgenre.evaluation.metrics import evaluate
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
-from melgenre.training.export import export_learner, load_exported
-from melgenre.training.learner import describe_training, fit, image_dataloaders, predict_tracks
+from melgenre.training.export import export_learner
+from melgenre.training.exported import load_exported
+from melgenre.training.learner import fit, image_dataloaders, predict_tracks
 from melgenre.training.transfer import transfer_learner
 
 
 def test_with_the_same_genres_it_starts_with_the_models_answers(learner, exported):
     items = learner.dls.items.assign(split="train")
-    items.iloc[::2, items.columns.get_loc("split")] = "valid"
+    items.iloc[::2, items.columns.get_loc("split")] = "test"
     start = transfer_learner(image_dataloaders(items), exported)
     known = predict_tracks(load_exported(exported)[0], items).filter(like="p_")
     np.testing.assert_allclose(predict_tracks(start, items).filter(like="p_"), known, atol=1e-4)
@@ -40,11 +41,10 @@ def test_with_other_genres_all_but_the_last_layer_is_kept(learner, exported, ima
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     predictions = predict_tracks(learn, learn.dls.valid_ds.items.reset_index(drop=True))
-    training = describe_training(learn, mine)
-    assert training["weights"].startswith("none (from scratch), then 8 tracks of synthetic-made-up")
-    folder = export_learner(
-        learn, tmp_path / "mine", training, evaluate(predictions, "artist-split"), predictions
+    assert learn.training_run.weights.startswith(
+        "none (from scratch), then 8 tracks of synthetic-made-up"
     )
+    folder = export_learner(run_of(learn, predictions), tmp_path / "mine")
     answer = GenreClassifier.load(folder).predict(mine["path"].iloc[0])
     assert set(answer) == {known[1], *others}
 
@@ -53,7 +53,7 @@ def test_a_model_that_cannot_be_started_from_gets_a_sentence(exported, images, t
     dls = image_dataloaders(images)
     with pytest.raises(ModelError, match="No exported model in .*none: there is no such folder"):
         transfer_learner(dls, tmp_path / "none")
-    broken = shutil.copytree(exported, tmp_path / "corrupted")
+    broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"\x08")
     with pytest.raises(ModelError, match="broken is damaged"):
         transfer_learner(dls, broken)

@@ -5,7 +5,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import normalize
 
-from ..training.cached_features import extract_features, features_cache
+from ..training.cached_features import extract_features
+from ..training.learner import is_frozen
 
 STEPS = 6  # gradients per map; benchmarks/explaining.py measures what more of them would change
 
@@ -105,8 +106,8 @@ def embed_images(learn, tracks):
     device = next(head.parameters()).device
     parts = []
     with torch.inference_mode():
-        if getattr(learn, "frozen", False):
-            features = torch.from_numpy(extract_features(learn, tracks, features_cache()))
+        if is_frozen(learn):
+            features = torch.from_numpy(extract_features(learn, tracks))
             parts.append(head[:-1](features.to(device)))
         else:
             for (batch,) in learn.dls.test_dl(tracks, num_workers=0):

@@ -141,6 +141,11 @@ def load_settings(folder):
         ) from error
 
 
+def image_settings(image: str | Path) -> MelSettings:
+    """The settings saved beside an image's genre folder, else the defaults."""
+    return next(filter(None, map(load_settings, Path(image).parents[1:4])), MelSettings())
+
+
 def check_image(path, settings=MelSettings()):
     """Raise `ImageError` unless the file is an image of these settings.
 

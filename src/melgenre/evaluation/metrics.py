@@ -1,35 +1,38 @@
 """Predictions -> accuracy with its interval, per genre, and whether one model beats another."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from ..data.splits import find_leaks, held_out
+from ..data.leaks import find_leaks
+from ..data.splits import held_out
+from ..data.table import probabilities
 from ..errors import MelgenreError
+
+FEW_TRACKS = 50
+"""An accuracy on fewer tracks is marked as a rough one."""
+RESAMPLES, PERMUTATIONS = 2000, 10_000
 
 
 class EvaluationError(MelgenreError, ValueError):
     """Predictions that give no accuracy; the message says why."""
 
 
-FEW_TRACKS = 50
-"""A figure from fewer tracks than these is called rough."""
+def bootstrap_ci(predictions: pd.DataFrame) -> tuple[float, float]:
+    """95 % confidence interval of the accuracy, by bootstrap over artists.
 
-
-def bootstrap_ci(predictions, *, resamples=2000, seed=0):
-    """95 % interval of the accuracy, by bootstrap over artists (over tracks of unknown artists).
-
-    Tracks of one artist succeed and fail together, so an artist is drawn whole. Efron and
-    Tibshirani, "An Introduction to the Bootstrap" (1993). Where all tracks are right, or none, a
-    bootstrap sees no spread; there the bound is three over the number of artists (Hanley and
-    Lippman-Hand, "If nothing goes wrong, is everything all right?", 1983).
+    Errors are correlated within an artist, so artists are resampled, or tracks where the artist is
+    unknown. Efron and Tibshirani, "An Introduction to the Bootstrap" (1993). Where all tracks are
+    right, or none, a bootstrap has no variance; there the bound is three over the number of artists
+    (Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", 1983).
 
     Parameters
     ----------
-    predictions : pd.DataFrame
-        With `track_id`, `genre`, `predicted`, and possibly `artist_id`; a track that several
-        seeds have judged stands there several times.
-    resamples, seed : int
+    predictions
+        With `track_id`, `genre`, `predicted`, and possibly `artist_id`. A track has one row per
+        seed.
 
     Returns
     -------
@@ -38,59 +41,60 @@ def bootstrap_ci(predictions, *, resamples=2000, seed=0):
     """
     right = predictions["genre"] == predictions["predicted"]
     by_group = right.groupby(_groups(predictions)).agg(["sum", "size"]).to_numpy()
-    drawn = np.random.default_rng(seed).integers(len(by_group), size=(resamples, len(by_group)))
-    sums = by_group[drawn].sum(axis=1)
+    rng = np.random.default_rng(0)
+    sums = by_group[rng.integers(len(by_group), size=(RESAMPLES, len(by_group)))].sum(axis=1)
     low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
-    unseen = min(1.0, 3 / len(by_group))
+    bound = min(1.0, 3 / len(by_group))
     if right.all():
-        low = 1 - unseen
+        low = 1 - bound
     if not right.any():
-        high = unseen
+        high = bound
     return float(low), float(high)
 
 
 def _groups(predictions):
-    """Whose tracks stand and fall together: the artist's, or the track alone."""
+    """The unit of resampling of each row: the artist, or the track where that is unknown."""
     if "artist_id" not in predictions:
         return predictions["track_id"].to_numpy()
     artists = predictions["artist_id"].astype(object)
     return artists.where(artists.notna(), "track " + predictions["track_id"]).to_numpy()
 
 
-def evaluate(predictions, protocol, *, split=None):
-    """The figure of a table of predictions, with what is needed to believe it.
+def evaluate(
+    predictions: pd.DataFrame, protocol: str, *, split: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """Accuracy with its 95 % interval, per-genre recall, and leaks of the split.
 
     Parameters
     ----------
-    predictions : pd.DataFrame
+    predictions
         Of `predict_tracks`.
-    protocol : str
-        Name of the split in `melgenre.data.splits.PROTOCOLS`.
-    split : pd.DataFrame
-        All tracks with their `split` or `fold`: what leaks, and which genres are only learned from.
+    protocol
+        Name of the split in `melgenre.data.protocols.PROTOCOLS`.
+    split
+        All tracks with their `split` or `fold`, to find leaks and genres without a test track.
 
     Returns
     -------
     dict
-        `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1`, `recall` of each genre,
-        `leaks` (how many artists, recordings and duplicates on two sides; None if not asked),
-        `untested` (genres that the split leaves to learn from alone).
+        `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1`, `recall` per genre, `leaks`
+        (numbers of artists, recordings and duplicates in more than one part; None without
+        `split`), `untested` (genres that the split has no test track of).
 
     Raises
     ------
     EvaluationError
-        If nothing was judged, or no track of a genre was that the split has to judge by: such a
-        figure would look real.
+        If there are no predictions, or none of a genre that the split has test tracks of: the
+        result would be misleading.
     """
     if predictions.empty:
-        raise EvaluationError("No predictions, no accuracy: the split left no track to judge by.")
-    genres = {column.removeprefix("p_") for column in predictions if column.startswith("p_")}
-    missing = sorted(genres - set(predictions["genre"]))
+        raise EvaluationError("No predictions, no accuracy: the split has no test track.")
+    missing = sorted(set(probabilities(predictions)) - set(predictions["genre"]))
     lost = sorted(set(missing) - _untested(split))
     if lost:
         raise EvaluationError(
-            f"No track of {', '.join(map(repr, lost))} is among the {len(predictions)} judged, "
-            "so an accuracy would leave that genre out. Split the tracks anew."
+            f"No track of {', '.join(map(repr, lost))} is among the {len(predictions)} predicted, "
+            "so the accuracy would leave that genre out. Split the tracks again."
         )
     leaks = None
     if split is not None:
@@ -111,39 +115,38 @@ def evaluate(predictions, protocol, *, split=None):
 
 
 def _untested(split):
-    """Genres of which all tracks are learned from, because artists could not be kept apart."""
+    """Genres without a test track, because their artists could not be separated."""
     if split is None or "split" not in split:
         return set()
     return set(split["genre"]) - set(held_out(split)["genre"])
 
 
-def paired_permutation_test(first, second, *, resamples=10_000, seed=0):
-    """Is the first model better than the second, on the same tracks?
+def paired_permutation_test(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]:
+    """Compare two models on the same tracks by a paired sign-flip test, clustered by artist.
 
-    A paired test: were the two alike, it would be chance which of them is right about an artist.
-    So the two are exchanged at random, artist by artist, and counted how often the difference
-    comes out as large as it did (a sign-flip permutation test; Good, "Permutation Tests", 2000).
+    If the models were equally good, the sign of their difference on an artist would be random. The
+    p-value is the share of random signs that give a difference as large as the observed one (Good,
+    "Permutation Tests", 2000).
 
     Parameters
     ----------
-    first, second : pd.DataFrame
+    first, second
         Predictions of the same tracks, of one seed or several.
-    resamples, seed : int
 
     Returns
     -------
     dict
-        `difference` of the accuracies (first less second), its 95 % `interval` by bootstrap over
+        `difference` of the accuracies (first minus second), its 95 % `interval` by bootstrap over
         artists, and `p_value` (two-sided).
 
     Raises
     ------
     EvaluationError
-        If the two have not judged the same tracks.
+        If the tracks differ.
     """
     if set(first["track_id"]) != set(second["track_id"]):
         raise EvaluationError(
-            "The two have not judged the same tracks: compare within one protocol."
+            "The predictions are of different tracks. Compare models of one protocol."
         )
     groups = pd.Series(_groups(first), index=first["track_id"]).groupby(level=0).first()
     right = [
@@ -152,57 +155,62 @@ def paired_permutation_test(first, second, *, resamples=10_000, seed=0):
     ]
     gain = (right[0] - right[1]).groupby(groups).agg(["sum", "size"]).to_numpy()
     total, n_tracks = gain.sum(axis=0)
-    rng = np.random.default_rng(seed)
-    flipped = rng.choice([-1, 1], size=(resamples, len(gain))) @ gain[:, 0]
+    rng = np.random.default_rng(0)
+    flipped = rng.choice([-1, 1], size=(PERMUTATIONS, len(gain))) @ gain[:, 0]
     extreme = (np.abs(flipped) >= abs(total) - 1e-9).sum()
-    sums = gain[rng.integers(len(gain), size=(resamples, len(gain)))].sum(axis=1)
+    sums = gain[rng.integers(len(gain), size=(PERMUTATIONS, len(gain)))].sum(axis=1)
     low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
     return {
         "difference": float(total / n_tracks),
         "interval": (float(low), float(high)),
-        "p_value": float((extreme + 1) / (resamples + 1)),
+        "p_value": float((extreme + 1) / (PERMUTATIONS + 1)),
     }
 
 
-def format_score(result):
-    """A result in words: "52.4 % [47.0, 57.9] of 290 tracks (fault-filtered)"."""
+def format_score(result: dict[str, Any]) -> str:
+    """A result of `evaluate` as text.
+
+    Examples
+    --------
+    >>> result = {"accuracy": 0.7, "interval": [0.6, 0.8], "tracks": 290, "protocol": "random"}
+    >>> format_score(result)
+    '70.0 % [60.0, 80.0] on 290 tracks (random)'
+    """
     low, high = (100 * bound for bound in result["interval"])
-    words = (
-        f"{100 * result['accuracy']:.1f} % [{low:.1f}, {high:.1f}] of {result['tracks']} tracks "
+    text = (
+        f"{100 * result['accuracy']:.1f} % [{low:.1f}, {high:.1f}] on {result['tracks']} tracks "
         f"({result['protocol']})"
     )
     if result.get("untested"):
-        words += f"; not tested: {', '.join(result['untested'])}"
+        text += f"; not tested: {', '.join(result['untested'])}"
     if result["tracks"] < FEW_TRACKS:
-        words += "; few tracks, so a rough figure"
-    return words
+        text += "; few tracks, so only a rough estimate"
+    return text
 
 
-def recall_by_genre(predictions):
-    """Share of each genre's tracks that were called by its name, lowest first."""
+def recall_by_genre(predictions: pd.DataFrame) -> pd.Series:
+    """Share of each genre's tracks that are predicted correctly, lowest first."""
     right = predictions["genre"] == predictions["predicted"]
     return right.groupby(predictions["genre"]).mean().sort_values().rename("recall")
 
 
-def class_names(results):
-    """Every genre of a table of results, sorted: true, called, or only a `p_<genre>`."""
-    known = {str(column)[2:] for column in results if str(column).startswith("p_")}
-    return sorted(known | set(results["genre"]) | set(results["predicted"]))
+def class_names(predictions: pd.DataFrame) -> list[str]:
+    """Every genre of a table of predictions, sorted: true, predicted, or with a probability."""
+    return sorted({*probabilities(predictions), *predictions["genre"], *predictions["predicted"]})
 
 
-def confusion_matrix(results):
-    """Clips of each genre by what they were called.
+def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Count the tracks of each true genre (rows) by predicted genre (columns).
 
     Parameters
     ----------
-    results : pd.DataFrame
+    predictions
         With `genre` and `predicted`.
 
     Returns
     -------
     pd.DataFrame [shape=(n_genres, n_genres)]
-        Rows are what a clip is, columns what it was called.
     """
-    genres = class_names(results)
-    counts = pd.crosstab(results["genre"], results["predicted"])
+    genres = class_names(predictions)
+    counts = pd.crosstab(predictions["genre"], predictions["predicted"])
     return counts.reindex(index=genres, columns=genres, fill_value=0)

@@ -10,13 +10,18 @@ from pathlib import Path
 
 from ..data.audio import AudioError, audio_duration, load_audio
 from ..data.mel_settings import ImageError, MelSettings, load_settings, save_settings
-from ..files import atomic_write, locked, names_below, sweep
+from ..files import atomic_write, locked, names_below, project_folder, sweep
 from ..parallel import parallel_map
 from .melspectrogram import melspectrogram_image
 
 RECORDS_FILE = "sources.json"
 SECONDS_BETWEEN_RECORDS = 2  # a killed run makes again what it made since
 LONGEST_NAME = 251  # of an image without its ending, in bytes
+
+
+def images_folder(tracks, settings=MelSettings()):
+    """The folder for the images of a collection."""
+    return project_folder() / "data" / "images" / tracks["collection"].iloc[0]
 
 
 def load_center(path, settings=MelSettings()):

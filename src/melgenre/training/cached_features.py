@@ -1,7 +1,6 @@
-"""What a frozen body makes of an image, computed once.
+"""Cached features of a frozen body: computed once per image, reused by every epoch, seed and fold.
 
-A body that does not learn says the same of an image in every epoch, with every seed and in every
-fold. Kept on disk, its features turn the training of a head from minutes into seconds.
+They turn the training of a head from minutes into seconds.
 """
 
 import hashlib
@@ -10,37 +9,42 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from fastai.vision.all import DataLoaders, noop, set_seed
+from fastai.vision.all import DataLoaders, Learner, TfmdDL, noop, set_seed
 from tqdm.auto import tqdm
 
+from ..errors import MelgenreWarning
 from ..files import atomic_write, locked, project_folder, sweep
 from .precision import feature_dtype, one_thread, precision_name
 
-KEPT_AT_ONCE = 256
+SAVED_TOGETHER = 256
 """Images after whose features the file is written: a killed run loses no more."""
 
 
-def features_cache():
-    """Where features are kept: `data/features` of the project."""
+def features_cache() -> Path:
+    """The folder of the cache: `data/features` of the project."""
     return project_folder() / "data" / "features"
 
 
-def extract_features(learn, tracks, folder, *, dtype=torch.float32):
-    """The body's features of every track's image; only those new to the folder are computed.
+def extract_features(
+    learn: Learner, tracks: pd.DataFrame, *, dtype: torch.dtype = torch.float32
+) -> np.ndarray:
+    """Compute the body's features of every track's image, or read them from the cache.
+
+    There is one file per body, device and precision.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
+    learn
         Its model is a body and a head, on the device of its DataLoaders. The body is used in
         evaluation mode.
-    tracks : pd.DataFrame
+    tracks
         With `image`.
-    folder : str or Path
-        Where the features are kept, in one file for each body, device and precision.
-    dtype : torch.dtype
+    dtype
         Of the body's arithmetic, by autocast.
 
     Returns
@@ -49,35 +53,36 @@ def extract_features(learn, tracks, folder, *, dtype=torch.float32):
     """
     body = learn.model[0]
     computed_in = f"{learn.dls.device.type}-{precision_name(dtype)}"
-    file = Path(folder) / f"{learn.architecture}-{_digest_body(body)}-{computed_in}.npz"
+    file = features_cache() / f"{learn.training_run.architecture}-{_digest(body)}-{computed_in}.npz"
     with suppress(OSError):  # a read-only folder keeps what it has
         file.parent.mkdir(parents=True, exist_ok=True)
         sweep(file.parent)
     keys = [hashlib.md5(Path(image).read_bytes()).hexdigest() for image in tracks["image"]]
-    known = _load(file, _version(file))
-    new = tracks.assign(key=keys)[[key not in known for key in keys]]
-    for start in range(0, len(new), KEPT_AT_ONCE):
-        some = new.iloc[start : start + KEPT_AT_ONCE]
+    cached = _load(file, _version(file))
+    new = tracks.assign(key=keys)[[key not in cached for key in keys]]
+    for start in range(0, len(new), SAVED_TOGETHER):
+        some = new.iloc[start : start + SAVED_TOGETHER]
         computed = _compute(learn, body, some, dtype)
-        known = _keep(file, dict(zip(some["key"], computed, strict=True)))
-    return np.stack([known[key] for key in keys])
+        cached = _save(file, dict(zip(some["key"], computed, strict=True)))
+    return np.stack([cached[key] for key in keys])
 
 
-def _keep(file, computed):
-    """Add features to those that a file keeps; returns all, as `_load`."""
+def _save(file, computed):
+    """Add features to a file of the cache; returns all of its features, as `_load`."""
     with locked(file):  # another process may add to it at the same time
-        known = {**_load(file, _version(file)), **computed}
-        images, features = np.array(list(known)), np.stack(list(known.values()))
+        cached = {**_load(file, _version(file)), **computed}
+        keys, features = np.array(list(cached)), np.stack(list(cached.values()))
         try:
             with atomic_write(file) as part, part.open("wb") as opened:
-                np.savez(opened, images=images, features=features)
+                np.savez(opened, images=keys, features=features)
         except OSError as error:
             warnings.warn(
-                f"The features are used, but not kept ({error.strerror}): the next training "
-                "computes them again.",
+                f"The features cannot be cached ({error.strerror}). Training goes on, and the next "
+                "one computes them again.",
+                MelgenreWarning,
                 stacklevel=4,
             )
-    return known
+    return cached
 
 
 def _version(file):
@@ -90,16 +95,17 @@ def _version(file):
 
 @lru_cache(maxsize=1)
 def _load(file, _version):
-    """The features that a file keeps, by the md5 of their image; a damaged file keeps none."""
+    """The features in a file of the cache, by the md5 of their image; none if it is damaged."""
     if not file.exists():
         return {}
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            return dict(zip(kept["images"].tolist(), kept["features"], strict=True))
-    except Exception as error:  # a damaged archive brings about errors of any kind
+        with np.load(file, allow_pickle=False) as cached:
+            return dict(zip(cached["images"].tolist(), cached["features"], strict=True))
+    except Exception as error:  # a damaged archive raises errors of any kind
         warnings.warn(
-            f"The kept features in {file.name} are damaged ({type(error).__name__}) and are "
+            f"The cached features in {file.name} are damaged ({type(error).__name__}) and are "
             "computed again.",
+            MelgenreWarning,
             stacklevel=3,
         )
         return {}
@@ -130,60 +136,49 @@ def _compute(learn, body, tracks, dtype):
         return np.concatenate(list(bar(pool.map(compute, batches))))
 
 
-def _digest_body(body):
-    """A name for a body: the same layers with the same weights have the same."""
+def _digest(body):
+    """Hash of a body: of its layers and their weights."""
     digest = hashlib.md5(str(body).encode())
     for tensor in body.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
-def tensor_dataloader(dl, x, y, **changes):
-    """A DataLoader whose batches are cut from tensors, in place of being read item by item.
+def tensor_dataloader(dl: TfmdDL, x: torch.Tensor, y: torch.Tensor, **changes: Any) -> TfmdDL:
+    """A DataLoader over in-memory tensors in place of the items of another one.
 
     Parameters
     ----------
-    dl : fastai.data.core.TfmdDL
+    dl
+        Of n items.
     x, y : torch.Tensor [shape=(n, ...), (n,)]
-        What it would read: its n items and their numbers of genre.
+        The inputs and the numbers of the genres.
     **changes
         As for fastai's `DataLoader.new`.
-
-    Returns
-    -------
-    fastai.data.core.TfmdDL
     """
     return dl.new(
         create_item=noop, after_item=noop, do_batch=lambda rows: (x[rows], y[rows]), **changes
     )
 
 
-def feature_dataloaders(learn, folder):
+def feature_dataloaders(learn: Learner) -> DataLoaders:
     """DataLoaders of features in place of images, in the learner's own split.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
+    learn
         Of `melgenre.training.learner.genre_learner`.
-    folder : str or Path
-        As for `extract_features`.
-
-    Returns
-    -------
-    fastai.data.core.DataLoaders
-        Batches of features and genres.
     """
     numbers, device = learn.dls.vocab.o2i, learn.dls.device
     tables = [part.items for part in (learn.dls.train_ds, learn.dls.valid_ds)]
     dtype = feature_dtype(device.type)
     features = [
-        torch.tensor(extract_features(learn, one, folder, dtype=dtype), device=device)
-        for one in tables
+        torch.tensor(extract_features(learn, one, dtype=dtype), device=device) for one in tables
     ]
     genres = [torch.tensor(one["genre"].map(numbers).tolist(), device=device) for one in tables]
-    set_seed(learn.seed, reproducible=True)  # the same order whether features were kept or not
-    # What is only watched goes through the head in one batch: it is quick, and changes nothing.
-    sizes = learn.dls.bs, len(genres[1])
+    # The same order whether the features were cached or not.
+    set_seed(learn.training_run.seed, reproducible=True)
+    sizes = learn.dls.bs, len(genres[1])  # validate in one batch: it is quick
     loaders = [
         tensor_dataloader(dl, x, y, after_batch=noop, bs=size)
         for dl, x, y, size in zip(learn.dls.loaders, features, genres, sizes, strict=True)
@@ -191,9 +186,9 @@ def feature_dataloaders(learn, folder):
     return DataLoaders(*loaders, device=device)
 
 
-def predict_features(learn, tracks, folder):
-    """Probabilities [shape=(n, n_genres)] by way of the kept features."""
-    features = torch.from_numpy(extract_features(learn, tracks, folder))
+def predict_features(learn: Learner, tracks: pd.DataFrame) -> torch.Tensor:
+    """Probabilities [shape=(n, n_genres)] from cached features."""
+    features = torch.from_numpy(extract_features(learn, tracks))
     head = learn.model[1].eval()
     with torch.inference_mode():
         logits = head(features.to(next(head.parameters()).device))

@@ -1,4 +1,4 @@
-"""The state of a training after each epoch, so that a killed run resumes instead of restarting."""
+"""Checkpoints: the state of a training after each epoch, so that a killed run resumes."""
 
 import hashlib
 import random
@@ -8,31 +8,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.vision.all import Callback, CancelEpochException, noop
+from fastai.vision.all import Callback, CancelEpochException, Learner, noop
 
+from ..errors import MelgenreWarning
 from ..files import atomic_write, project_folder, sweep
 
 SECONDS_BETWEEN = 10
-"""Shorter epochs are saved in groups: to write the weights takes up to a second."""
+"""Least time between two checkpoints: to write the weights takes up to a second."""
+
+RECORDED = ("values", "losses", "iters", "lrs")
+"""Attributes of fastai's recorder that are saved."""
 
 
-def checkpoint_file(learn):
-    """The file for the checkpoints of one training: `data/checkpoints` of the project.
+def checkpoint_file(learn: Learner) -> Path:
+    """The file for the checkpoints of one training, in `data/checkpoints` of the project.
 
-    Its name is a hash of all that decides the result: the initial weights, the images with their
+    Its name is a hash of all that the result depends on: the initial weights, the images with their
     genres and split, the recipe and seed, device, number of threads and version of torch.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
+    learn
         Of `melgenre.training.learner.genre_learner`, before it is trained.
-
-    Returns
-    -------
-    Path
     """
     digest = hashlib.sha256()
-    settings = (learn.recipe, learn.seed, learn.weights, str(learn.dls.device), learn.dls.bs)
+    run = learn.training_run
+    settings = (run.recipe, run.seed, run.weights, str(learn.dls.device), learn.dls.bs)
     digest.update(repr((*settings, torch.get_num_threads(), torch.__version__)).encode())
     for tensor in learn.model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -46,24 +47,24 @@ def checkpoint_file(learn):
 class Checkpoint(Callback):
     """Save a training after its epochs, and resume it from the last saved one.
 
-    The callback is for all calls of fastai's `fit` in a recipe: it counts their epochs together.
-    The network, the optimiser, the random numbers and the recorder are restored, so a resumed
-    training ends with the same weights as an undisturbed one on the same machine.
+    One callback is used for all calls of fastai's `fit` in a recipe: it counts their epochs
+    together. The network, the optimiser, the random numbers and the recorder are restored, so a
+    resumed training ends with the same weights as an uninterrupted one on the same machine.
 
     Parameters
     ----------
-    file : Path
+    file
         Of `checkpoint_file`.
 
     Attributes
     ----------
-    seconds : float
-        That the interrupted training took.
+    seconds
+        Duration of the interrupted training.
     """
 
     order = 100  # after the recorder and the progress bar
 
-    def __init__(self, file):
+    def __init__(self, file: Path):
         self.file, self.epochs = file, 0
         self.started = self.saved = time.monotonic()
         self.state = _load(file)
@@ -71,16 +72,17 @@ class Checkpoint(Callback):
         if self.state:
             self.resumed, self.seconds = self.state["epochs"], self.state["seconds"]
         if self.resumed:
-            print(f"Resuming an interrupted training after epoch {self.resumed}.", flush=True)
+            sentence = f"An interrupted training resumes after epoch {self.resumed}."
+            warnings.warn(sentence, MelgenreWarning, stacklevel=4)
 
-    def before_epoch(self):
+    def before_epoch(self) -> None:
         """Skip an epoch that was finished before the interruption."""
         if self.epochs < self.resumed:
             self.logger = self.learn.logger
             self.learn.logger = noop
             raise CancelEpochException
 
-    def after_epoch(self):
+    def after_epoch(self) -> None:
         """Restore the state after the last skipped epoch; save it after the others."""
         self.epochs += 1
         if self.epochs <= self.resumed:
@@ -99,8 +101,9 @@ class Checkpoint(Callback):
                 torch.save(self._state(), part)
         except (OSError, RuntimeError) as error:  # torch's own for a full disk
             warnings.warn(
-                f"The training goes on, but is not saved ({str(error).splitlines()[0]}): if it is "
-                "interrupted, it starts from its beginning.",
+                f"The checkpoint cannot be saved ({str(error).splitlines()[0]}). Training goes on; "
+                "if it is interrupted, it starts again.",
+                MelgenreWarning,
                 stacklevel=2,
             )
 
@@ -110,7 +113,7 @@ class Checkpoint(Callback):
             "epochs": self.epochs,
             "seconds": self.seconds + time.monotonic() - self.started,
             "model": self.learn.model.state_dict(),
-            # Without the learning rates, which the schedule sets anew for each batch.
+            # Without the learning rates, which the schedule sets for each batch.
             "optimiser": self.learn.opt.state_dict()["state"],
             "random": random.getstate(),
             "torch": torch.get_rng_state(),
@@ -138,9 +141,6 @@ class Checkpoint(Callback):
         smooth.val = torch.tensor(loss)
 
 
-RECORDED = ("values", "losses", "iters", "lrs")
-
-
 def _plain(value):
     """A recorder's value as numbers, which load without unpickling."""
     return np.asarray(value, dtype=float).tolist()
@@ -153,10 +153,11 @@ def _load(file):
     try:
         # Only tensors and numbers: nothing in the file can run code.
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file brings about errors of any kind
+    except Exception as error:  # a damaged file raises errors of any kind
         warnings.warn(
-            f"The checkpoint {file.name} is damaged ({type(error).__name__}): the training starts "
-            "from its beginning.",
+            f"The checkpoint {file.name} is damaged ({type(error).__name__}). The training starts "
+            "again.",
+            MelgenreWarning,
             stacklevel=4,
         )
         return None

@@ -7,8 +7,11 @@ squeezed or flipped, since up and down is pitch and left and right is time.
 import socket
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -31,9 +34,11 @@ from fastai.vision.all import (
     vision_learner,
 )
 
-from ..data.mel_settings import MelSettings, check_image
+from ..data.mel_settings import MelSettings, check_image, image_settings
 from ..data.splits import SplitError
-from ..evaluation.provenance import package_versions
+from ..data.table import probability_columns
+from ..errors import MelgenreError, MelgenreWarning
+from ..evaluation.run import Run
 from ..networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -42,12 +47,7 @@ from ..networks import (
     get_architecture,
     weights_source,
 )
-from .cached_features import (
-    feature_dataloaders,
-    features_cache,
-    predict_features,
-    tensor_dataloader,
-)
+from .cached_features import feature_dataloaders, predict_features, tensor_dataloader
 from .checkpoint import Checkpoint, checkpoint_file
 from .precision import (
     device_name,
@@ -57,40 +57,26 @@ from .precision import (
     precision_name,
     training_dtype,
 )
+from .recipes import FROM_SCRATCH, RECIPES
 
-FROM_SCRATCH = "none (from scratch)"
-RECIPES = {
-    # Textures of the early layers as ImageNet left them, and a head that learns from these.
-    "texture": {"body": "texture", "freeze_epochs": 30, "epochs": 0, "smoothing": 0.1},
-    # Ten epochs of the head alone, on the last layer's features as ImageNet left them.
-    "frozen-head": {"body": "whole", "freeze_epochs": 10, "epochs": 0, "smoothing": 0.0},
-    # The head first, then all layers, the early ones more gently (fastai's `fine_tune`).
-    "fine-tune": {"body": "whole", "freeze_epochs": 10, "epochs": 3, "smoothing": 0.0},
-    # A look at whether everything runs: what `make run` uses on synthetic music.
-    "smoke-test": {"body": "whole", "freeze_epochs": 1, "epochs": 3, "smoothing": 0.0},
-}
-"""The kind of body (see `melgenre.networks.build_network`), epochs with it frozen, epochs of all
-layers after them, and label smoothing."""
+DOWNLOAD_SECONDS = 20
+"""Until a host that does not answer counts as absent; torch.hub itself waits for minutes."""
 
 
-def adam(device):
-    """torch's Adam, in one kernel where the device has it: fastai's own takes twice as long."""
-    fused = device.type in ("cpu", "cuda")
-    return partial(OptimWrapper, opt=torch.optim.AdamW, fused=fused, eps=1e-5)
+class RecipeError(MelgenreError, ValueError):
+    """A recipe that does not exist."""
 
 
-def image_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
-    """fastai's DataLoaders of a table of tracks.
+def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoaders:
+    """Make fastai's DataLoaders of a table of tracks.
 
     Parameters
     ----------
-    tracks : pd.DataFrame
-        With `image`, `genre` and `split`: `train` is learned from, `valid` is watched; tracks
-        of another split or none are left out.
-    settings : MelSettings
-        What the images must have been made with.
-    batch_size : int
-        Fewer where that would leave less than eight batches an epoch.
+    tracks
+        With `image`, `genre` and `split`: `train` for training, `valid` for monitoring. A split
+        without `valid` monitors `test`: its accuracy is shown, and nothing is chosen by it.
+    batch_size
+        Smaller where that would leave fewer than eight batches per epoch.
 
     Returns
     -------
@@ -100,141 +86,205 @@ def image_dataloaders(tracks, *, settings=MelSettings(), batch_size=32):
     Raises
     ------
     ImageError
-        If an image was made with other settings.
+        If the images were made with different settings.
     SplitError
-        If there is nothing to learn from or to watch, or a genre is watched but never learned.
+        If a part is empty, or has a genre that is not in the training set.
     """
-    used = tracks[tracks["split"].isin(["train", "valid"])]
-    used = used.assign(is_valid=used["split"] == "valid")
-    learned = set(used.loc[used["split"] == "train", "genre"])
-    watched = set(used.loc[used["split"] == "valid", "genre"])
-    if not learned or not watched or watched - learned:
+    monitored = "valid" if (tracks["split"] == "valid").any() else "test"
+    used = tracks[tracks["split"].isin(["train", monitored])]
+    used = used.assign(is_valid=used["split"] == monitored)
+    train, valid = (set(used.loc[used["is_valid"] == part, "genre"]) for part in (False, True))
+    if not train or not valid or valid - train:
         raise SplitError(
-            f"{len(learned)} genres to learn from and {len(watched)} to watch, "
-            f"{len(watched - learned)} of these never learned: split the tracks anew."
+            f"The training set has {len(train)} genres and the validation set {len(valid)}, of "
+            f"which {len(valid - train)} are not in the training set. Split the tracks again."
         )
+    settings = image_settings(used["image"].iloc[0])
     for image in used["image"]:
         check_image(image, settings)
     block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock(vocab=sorted(learned))),
+        blocks=(ImageBlock, CategoryBlock(vocab=sorted(train))),
         get_x=ColReader("image"),
         get_y=ColReader("genre"),
         splitter=ColSplitter("is_valid"),
         batch_tfms=Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
     )
+    n_train = int((~used["is_valid"]).sum())
+    batch_size = min(batch_size, max(4, n_train // 8), n_train)
     # An image takes a millisecond to read: worker processes would only take time to start.
-    n_train = int((used["split"] == "train").sum())
-    return block.dataloaders(used, bs=min(batch_size, max(4, n_train // 8), n_train), num_workers=0)
+    return block.dataloaders(used, bs=batch_size, num_workers=0)
 
 
-def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=True, seed=0):
-    """fastai's `vision_learner` as a recipe wants it, from ImageNet weights where they can be had.
+def genre_learner(
+    dls: DataLoaders,
+    architecture: str = "resnet34",
+    recipe: str = "texture",
+    *,
+    pretrained: bool = True,
+    seed: int = 0,
+) -> Learner:
+    """Make a fastai Learner for a recipe, with ImageNet weights if available.
 
     Parameters
     ----------
-    dls : fastai.data.core.DataLoaders
+    dls
         Of `image_dataloaders`.
-    architecture : str
-        Any convolutional network of torchvision or timm, by name (for `texture`: torchvision).
-    recipe : str
-        A name in `RECIPES`.
-    pretrained : bool
-        Start from ImageNet weights, downloaded once. Where that fails, a warning says so and the
-        network starts from nothing.
-    seed : int
-        Of the head's first weights and the order of the images.
+    architecture
+        Any convolutional network of torchvision or timm, by name.
+    recipe
+        A name in `melgenre.training.recipes.RECIPES`.
+    pretrained
+        Start from ImageNet weights, downloaded once. If the download fails, a warning is given and
+        the network is trained from scratch.
+    seed
+        Of the head's initial weights and the order of the images.
 
     Returns
     -------
     fastai.learner.Learner
-        `learn.architecture` and `learn.weights` say what it is made of.
+        With a `Run` in `learn.training_run`, which records what it is made of.
 
     Raises
     ------
     ArchitectureError
-        If the name is unknown, or the network takes no images of this shape.
+        If the name is unknown, or the network does not accept images of this size.
+    RecipeError
+        If there is no such recipe.
     """
-    found = get_architecture(architecture)
+    check_recipe(recipe)
     set_seed(seed, reproducible=True)
-    body = RECIPES[recipe]["body"]
-    loss = CrossEntropyLossFlat(label_smoothing=RECIPES[recipe]["smoothing"])
-
-    def build(pretrained):
-        options = {"loss_func": loss, "opt_func": adam(dls.device), "metrics": accuracy}
-        # Without `train_bn=False`, fastai's frozen body would learn its batch norms.
-        options["train_bn"] = not pretrained
-        if body == "whole":
-            learn = vision_learner(dls, found, pretrained=pretrained, normalize=False, **options)
-        else:
-            # fastai 2.8's `vision_learner` takes a `cut`, and drops it; this is what it would do.
-            model = build_network(architecture, len(dls.vocab), body, pretrained=pretrained)
-            learn = Learner(dls, model, splitter=default_split, **options)
-        # fastai moves the model when training begins; features are computed before that.
-        learn.model.to(dls.device)
-        learn.create_opt()
-        if pretrained:
-            learn.freeze()
-        return learn.to_channelslast(use_amp=False)
-
+    weights = FROM_SCRATCH
     if pretrained:
         try:
             with _short_timeout():
-                learn = build(True)
+                learn = _build(dls, architecture, recipe, pretrained=True)
             weights = weights_source(architecture)
-        except Exception as error:  # torch.hub, timm and their hosts fail in many ways
-            learn, weights = build(False), FROM_SCRATCH
-            cause = (str(error).splitlines() or [type(error).__name__])[0]
+        except OSError as error:  # of the download: no connection, no such file, disk full
             warnings.warn(
-                f"No ImageNet weights for {architecture} ({cause}). It trains from scratch, which "
-                "takes longer and ends lower; with a network, run this again.",
+                f"The ImageNet weights of {architecture} cannot be downloaded ({_cause(error)}). "
+                "The network is trained from scratch, which takes longer and gives a lower "
+                "accuracy. Run this again when online.",
+                MelgenreWarning,
                 stacklevel=2,
             )
-    else:
-        learn, weights = build(False), FROM_SCRATCH
+    if weights == FROM_SCRATCH:
+        learn = _build(dls, architecture, recipe, pretrained=False)
     height, width = dls.one_batch()[0].shape[-2:]
     check_input_size(architecture, learn.model, height, width)
-    learn.architecture, learn.weights = architecture, weights
-    learn.recipe, learn.seed = recipe, seed
+    learn.training_run = _new_run(dls, architecture, recipe, weights, seed)
     return learn
 
 
+def check_recipe(name: str) -> None:
+    """Raise `RecipeError` unless a recipe of this name exists."""
+    if name not in RECIPES:
+        raise RecipeError(f"No recipe {name!r}. Choose one of {', '.join(RECIPES)}.")
+
+
+def _build(dls, architecture, recipe, *, pretrained):
+    """The learner of a recipe, with its body frozen if it is pretrained."""
+    recipe = RECIPES[recipe]
+    options = {
+        "loss_func": CrossEntropyLossFlat(label_smoothing=recipe.smoothing),
+        "opt_func": adam(dls.device),
+        "metrics": accuracy,
+        # Without `train_bn=False`, fastai would train the batch norms of a frozen body.
+        "train_bn": not pretrained,
+    }
+    if recipe.body == "whole":
+        network = get_architecture(architecture)
+        learn = vision_learner(dls, network, pretrained=pretrained, normalize=False, **options)
+    else:
+        # fastai 2.8's `vision_learner` has a parameter `cut` and ignores it; so by its parts.
+        model = build_network(architecture, len(dls.vocab), recipe.body, pretrained=pretrained)
+        learn = Learner(dls, model, splitter=default_split, **options)
+    # fastai moves the model when training begins; features are computed before that.
+    learn.model.to(dls.device)
+    learn.create_opt()
+    if pretrained:
+        learn.freeze()
+    return learn.to_channelslast(use_amp=False)
+
+
+def adam(device: torch.device) -> Any:
+    """torch's AdamW, in one kernel where the device has it: fastai's own takes twice as long."""
+    fused = device.type in ("cpu", "cuda")
+    return partial(OptimWrapper, opt=torch.optim.AdamW, fused=fused, eps=1e-5)
+
+
+def _new_run(dls, architecture, recipe, weights, seed):
+    """The record of a training that has not begun."""
+    items = dls.train_ds.items
+    return Run(
+        model=f"{architecture}, {recipe}",
+        architecture=architecture,
+        recipe=recipe,
+        weights=weights,
+        seed=seed,
+        collection=str(items["collection"].iloc[0]) if "collection" in items else "unnamed",
+        train_tracks=len(items),
+        mel_settings=vars(image_settings(items["image"].iloc[0])),
+    )
+
+
 @contextmanager
-def _short_timeout(seconds=20):
-    """Give up on a silent host soon: torch.hub itself would wait for minutes."""
+def _short_timeout() -> Iterator[None]:
+    """Short timeout for connections that set none themselves."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(DOWNLOAD_SECONDS)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-def fit(learn):
+def _cause(error):
+    """The first line of an error, or its kind where it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_frozen(learn: Learner) -> bool:
+    """Whether only the head of a learner is trained, so that the body's features can be cached."""
+    run = getattr(learn, "training_run", None)  # a learner made elsewhere has none
+    if run is None or run.recipe not in RECIPES:
+        return False
+    return run.weights != FROM_SCRATCH and not RECIPES[run.recipe].epochs
+
+
+def fit(learn: Learner) -> None:
     """Train by the learner's recipe; a network from scratch trains all layers throughout.
 
-    Where the body stays frozen, its features are computed once and kept in `data/features`, and
-    the head learns from these: the second training takes seconds. Where all layers learn, the
-    images are read once, and stay on the device for as long as it takes; the state after each
-    epoch is kept in `data/checkpoints` until the learner is exported (`discard_checkpoint`), and
-    the same training resumes from it.
+    Where the body stays frozen, its features are computed once and cached in `data/features`, and
+    the head is trained on these: the second training takes seconds. Where all layers are trained,
+    the images are read once and stay on the device; the state after each epoch is saved in
+    `data/checkpoints` until the learner is exported (`discard_checkpoint`), and the same training
+    resumes from it. The learner has the record of the training in both cases, so fastai's
+    `learn.recorder.plot_loss()` works.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
+    learn
         Of `genre_learner`.
     """
-    started, before = time.perf_counter(), 0
-    learn.frozen = learn.weights != FROM_SCRATCH and not RECIPES[learn.recipe]["epochs"]
-    if learn.frozen:
+    started, earlier = time.perf_counter(), 0.0
+    frozen, device = is_frozen(learn), learn.dls.device
+    if frozen:
         _fit_head(learn)
     else:
-        before = _fit_all_layers(learn)
-    learn.seconds = round(time.perf_counter() - started + before, 1)
+        earlier = _fit_all_layers(learn)
+    dtype = (feature_dtype if frozen else training_dtype)(device.type)
+    learn.training_run = replace(
+        learn.training_run,
+        seconds=round(time.perf_counter() - started + earlier, 1),
+        device=device_name(device),
+        precision=precision_name(dtype),
+        threads=1 if frozen else torch.get_num_threads(),
+    )
 
 
 def _fit_head(learn):
-    """Let the head learn from the frozen body's features."""
-    dls = feature_dataloaders(learn, features_cache())
+    """Train the head on the frozen body's features."""
+    dls = feature_dataloaders(learn)
     head = Learner(
         dls, learn.model[1], loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
     )
@@ -242,102 +292,78 @@ def _fit_head(learn):
     if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
         head.remove_cb(ProgressCallback)
     with one_thread():
-        head.fit_one_cycle(RECIPES[learn.recipe]["freeze_epochs"])
+        head.fit_one_cycle(RECIPES[learn.training_run.recipe].freeze_epochs)
+    for name in ("values", "losses", "iters", "lrs", "metric_names"):
+        setattr(learn.recorder, name, getattr(head.recorder, name))
 
 
 def _fit_all_layers(learn):
-    """Train all layers on images that are read once; the seconds of a run that is resumed."""
-    epochs, freeze_epochs = (RECIPES[learn.recipe][key] for key in ("epochs", "freeze_epochs"))
-    learn.checkpoint_file = checkpoint_file(learn)
-    checkpoint, from_files = Checkpoint(learn.checkpoint_file), learn.dls
+    """Train all layers on preloaded images; returns the seconds of an earlier, interrupted run."""
+    recipe = RECIPES[learn.training_run.recipe]
+    learn.training_run = replace(learn.training_run, checkpoint=checkpoint_file(learn))
+    checkpoint, from_files = Checkpoint(learn.training_run.checkpoint), learn.dls
     learn.dls = DataLoaders(*map(_preload, from_files.loaders), device=from_files.device)
     try:
         with mixed_precision(learn), learn.added_cbs(checkpoint):
-            if learn.weights == FROM_SCRATCH:
-                learn.fit_one_cycle(freeze_epochs + epochs, 3e-3)
+            if learn.training_run.weights == FROM_SCRATCH:
+                learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, 3e-3)
             else:
-                learn.fine_tune(epochs, freeze_epochs=freeze_epochs)
+                learn.fine_tune(recipe.epochs, freeze_epochs=recipe.freeze_epochs)
     finally:
         learn.dls = from_files
     return checkpoint.seconds
 
 
-def discard_checkpoint(learn):
-    """Delete the checkpoint of a training whose result is kept elsewhere.
-
-    Parameters
-    ----------
-    learn : fastai.learner.Learner
-        Trained by `fit`.
-    """
-    if hasattr(learn, "checkpoint_file"):
-        learn.checkpoint_file.unlink(missing_ok=True)
+def discard_checkpoint(learn: Learner) -> None:
+    """Delete the checkpoint of a training whose result is kept elsewhere."""
+    if learn.training_run.checkpoint is not None:
+        learn.training_run.checkpoint.unlink(missing_ok=True)
 
 
 def _preload(dl):
-    """The same batches, from images that are read now and lie on the device."""
+    """A DataLoader with the same batches, from images that are read now and lie on the device."""
     images, genres = to_device(dl.create_batch([dl.do_item(i) for i in range(dl.n)]), dl.device)
     return tensor_dataloader(dl, images, genres)
 
 
-def describe_training(learn, tracks):
-    """What a figure or an exported model must say of where it comes from.
+def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
+    """Predict the genre of each track.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
-        Trained by `fit`.
-    tracks : pd.DataFrame
-        What its DataLoaders were made of.
-
-    Returns
-    -------
-    dict
-        `model` (architecture and recipe), `architecture`, `weights`, `recipe`, `seed`,
-        `seconds`, `collection`, `train_tracks`, `device`, `precision` and (CPU) `threads` of the
-        training, `versions`.
-    """
-    device = learn.dls.device
-    dtype = (feature_dtype if learn.frozen else training_dtype)(device.type)
-    return {
-        "model": f"{learn.architecture}, {learn.recipe}",
-        "architecture": learn.architecture,
-        "weights": learn.weights,
-        "recipe": learn.recipe,
-        "seed": learn.seed,
-        "seconds": learn.seconds,
-        "collection": str(tracks["collection"].iloc[0]) if "collection" in tracks else "unnamed",
-        "train_tracks": len(learn.dls.train_ds),
-        "device": device_name(device),
-        "precision": precision_name(dtype),
-        "threads": 1 if learn.frozen else torch.get_num_threads(),
-        "versions": package_versions(),
-    }
-
-
-def predict_tracks(learn, tracks):
-    """Let a learner say the genre of each track's image.
-
-    Parameters
-    ----------
-    learn : fastai.learner.Learner
-        Trained here or loaded with `load_learner`.
-    tracks : pd.DataFrame
+    learn
+        Trained here, or of `load_exported`.
+    tracks
         With `image`.
 
     Returns
     -------
     pd.DataFrame
-        The tracks with `predicted` and a probability `p_<genre>` for each genre.
+        The tracks with `predicted` and a probability `p_<genre>` per genre.
+
+    Raises
+    ------
+    ImageError
+        If an image was made with other settings than those that the learner was trained on.
     """
-    if getattr(learn, "frozen", False):
-        probabilities = predict_features(learn, tracks, features_cache())
+    _check_settings(learn, tracks)
+    if is_frozen(learn):
+        probabilities = predict_features(learn, tracks)
     else:
         with learn.no_bar(), learn.no_logging():
             probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(tracks, num_workers=0))
     genres = list(learn.dls.vocab)
     columns = pd.DataFrame(
-        probabilities.numpy(), columns=[f"p_{genre}" for genre in genres], index=tracks.index
+        probabilities.numpy(), columns=probability_columns(genres), index=tracks.index
     )
     predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
     return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
+
+
+def _check_settings(learn, tracks):
+    """Raise `ImageError` unless all images have the settings that the learner was trained on."""
+    run = getattr(learn, "training_run", None)
+    if run is not None and run.mel_settings is not None:
+        settings = MelSettings(**run.mel_settings)
+        for image in tracks["image"]:
+            check_image(image, settings)

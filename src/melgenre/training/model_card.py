@@ -1,5 +1,8 @@
 """The README of an exported model, in the Hugging Face hub's conventions."""
 
+from typing import Any
+
+import pandas as pd
 from huggingface_hub import ModelCardData
 
 from ..evaluation.metrics import confusion_matrix
@@ -8,65 +11,74 @@ from ..inference.model_folder import FEWEST_CLIPS
 CARD_TEXT = """
 # {architecture} for music genres
 
-Made by melgenre. It looks at the mel-spectrogram of thirty
-seconds of sound and names one of {n_genres} genres: {genres}.
+Made with melgenre. The network predicts one of {n_genres} genres from the mel-spectrogram of thirty
+seconds of sound: {genres}.
 
 | | |
 | --- | --- |
-| accuracy | **{accuracy:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, of {tracks} tracks |
+| accuracy | **{accuracy:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, on {tracks} tracks |
 | protocol | {protocol} |
-| learned from | {train_tracks} tracks of {collection} |
+| trained on | {train_tracks} tracks of {collection} |
 | recipe, seed | {recipe}, {seed} |
 | starting weights | {weights} |
 | temperature | {temperature}, fitted on {valid_tracks} tracks |
 
-The interval is a bootstrap over artists, where they are known. What the clips judged were called:
+The interval is a bootstrap over artists, where they are known. The confusion matrix (rows: true
+genre, columns: predicted genre):
 
 {matrix}
 
-## What it is for, and what not
+## Intended use and limits
 
-It tells apart the genres it learned, as they sounded in the clips it learned from. Genres are
-conventions, and a collection's labels are one person's: GTZAN's are known to hold mistakes. It must
-not be used to decide about people, payments or what is heard, nor as a measure of music.
+It distinguishes the genres of its training set, as they sound there. Genres are conventions, and
+the labels of a collection are one person's: GTZAN's are known to have errors. It must not be used
+for decisions about people, payments or what is played.
 {limit}
 
 ## Licence
 
-The weights it started from ({weights}) come with their own terms: ImageNet's images are for
-research. The recordings it learned from belong to their owners, and none is in this folder.
+The starting weights ({weights}) come with their own terms: ImageNet's images are for research. The
+recordings that it was trained on belong to their owners, and none is in this folder.
 """
 
 
-def model_card(config, predictions):
+def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     """The README of an exported model, in Markdown with the hub's header.
 
     Parameters
     ----------
-    config : dict
+    config
         Of the folder's `config.json`.
-    predictions : pd.DataFrame
-
-    Returns
-    -------
-    str
+    predictions
+        Of the test tracks.
     """
     training, result, calibration = config["training"], config["result"], config["calibration"]
     header = ModelCardData(
-        library_name="melgenre", license="other", license_name="weights-of-their-origin",
+        library_name="melgenre",
+        license="other",
+        license_name="weights-of-their-origin",
         tags=["music", "audio-classification", "music-genre", "fastai", "mel-spectrogram"],
         pipeline_tag="audio-classification",
-    )  # fmt: skip
+    )
     low, high = (100 * bound for bound in result["interval"])
     text = CARD_TEXT.format(
-        architecture=config["architecture"], n_genres=len(config["genres"]),
-        genres=", ".join(config["genres"]), accuracy=100 * result["accuracy"], low=low, high=high,
-        tracks=result["tracks"], protocol=_protocol(result),
-        train_tracks=training.get("train_tracks", "?"), collection=training.get("collection"),
-        recipe=training.get("recipe"), seed=training.get("seed"), weights=training["weights"],
-        temperature=calibration["temperature"], limit=_limit(calibration),
-        valid_tracks=calibration["tracks"], matrix=_markdown(confusion_matrix(predictions)),
-    )  # fmt: skip
+        architecture=config["architecture"],
+        n_genres=len(config["genres"]),
+        genres=", ".join(config["genres"]),
+        accuracy=100 * result["accuracy"],
+        low=low,
+        high=high,
+        tracks=result["tracks"],
+        protocol=_protocol(result),
+        temperature=calibration["temperature"],
+        valid_tracks=calibration["tracks"],
+        limit=_limit(calibration),
+        matrix=_markdown(confusion_matrix(predictions)),
+        **{
+            name: training[name]
+            for name in ("train_tracks", "collection", "recipe", "seed", "weights")
+        },
+    )
     return f"---\n{header.to_yaml()}\n---\n{text}"
 
 
@@ -76,23 +88,23 @@ def _protocol(result):
 
 
 def _limit(calibration):
-    """What a model does with sound that is none of its genres."""
+    """What a model predicts for sound that is out of distribution."""
     if calibration["ood_threshold"] is None:
         return (
-            f"It was calibrated on fewer than {FEWEST_CLIPS} clips, so it cannot tell what it does "
-            "not know: silence, noise and speech get one of its genres."
+            f"Calibrated on fewer than {FEWEST_CLIPS} clips, it has no out-of-distribution "
+            "threshold: silence, noise and speech get one of its genres."
         )
     return (
-        "Sound that lies further from what it learned than 99 % of its validation clips (a "
-        f"ood_score above {calibration['ood_threshold']}), such as silence, noise or speech, is "
-        'answered with "unsure".'
+        "Sound with an out-of-distribution score above that of 99 % of its held-out clips "
+        f"({calibration['ood_threshold']}), such as silence, noise or speech, is predicted as "
+        '"unsure".'
     )
 
 
 def _markdown(counts):
     """A confusion matrix as a table in Markdown."""
     names = [str(name).replace("|", "\\|") for name in counts.index]
-    lines = ["| is \\ called | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines = ["| true \\ predicted | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for name, row in zip(names, counts.to_numpy().tolist(), strict=True):
         lines.append(f"| {name} | " + " | ".join(str(n) if n else "" for n in row) + " |")
     return "\n".join(lines)

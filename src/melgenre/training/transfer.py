@@ -1,12 +1,15 @@
 """An exported model -> a learner for genres of your own, which starts from what the model knows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors
 from safetensors.torch import load
 
+from ..data.mel_settings import MelSettings
 from ..inference.model_folder import WEIGHTS, ModelError, damaged_model, read_checked, read_config
-from .learner import RECIPES, genre_learner
+from .learner import genre_learner
+from .recipes import RECIPES
 
 
 def transfer_learner(dls, folder, *, seed=0):
@@ -45,6 +48,8 @@ def transfer_learner(dls, folder, *, seed=0):
     learn = genre_learner(
         dls, config["architecture"], training["recipe"], pretrained=False, seed=seed
     )
+    images = MelSettings(**learn.training_run.mel_settings)
+    MelSettings(**config["mel_settings"]).check_same(images, "The set of images")
     weights = read_checked(folder, config, WEIGHTS)
     try:
         learn.model.load_state_dict(_load_matching_weights(learn, load(weights), config["genres"]))
@@ -52,9 +57,10 @@ def transfer_learner(dls, folder, *, seed=0):
         raise damaged_model(folder, error) from error
     learn.train_bn = False  # as with a body from ImageNet: its batch norms stay as they are
     learn.freeze()
-    learn.weights = (
+    weights = (
         f"{training['weights']}, then {training['train_tracks']} tracks of {training['collection']}"
     )
+    learn.training_run = replace(learn.training_run, weights=weights)
     return learn
 
 

@@ -1,0 +1,120 @@
+"""Tables and plots of results: for the README, for notebook 08 and for papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ..data.protocols import PROTOCOLS
+from .metrics import paired_permutation_test
+from .results import load_predictions, load_results, summarise_results
+
+ENOUGH_SEEDS = 3
+
+
+def results_table(folder: str | Path) -> pd.DataFrame:
+    """The accuracies of all models (rows) under all protocols (columns), with intervals.
+
+    Parameters
+    ----------
+    folder
+        With the results of `record_run`.
+
+    Returns
+    -------
+    pd.DataFrame of str
+        Such as "71.1 [59.9, 81.5]", in %. A number of seeds below three is named.
+    """
+    summary = summarise_results(folder)
+    summary["text"] = [
+        f"{100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        + ("" if row.seeds >= ENOUGH_SEEDS else f" ({row.seeds} of {ENOUGH_SEEDS} seeds)")
+        for row in summary.itertuples()
+    ]
+    table = summary.pivot_table(
+        index="model", columns="protocol", values="text", aggfunc="last", sort=False
+    )
+    table = table[_in_order(summary)].fillna("–")
+    return table.rename(columns={name: PROTOCOLS[name].title for name in table})
+
+
+def plot_results(folder: str | Path) -> Axes:
+    """Plot the accuracy of each model under each protocol, with its 95 % interval."""
+    summary = summarise_results(folder)
+    models, protocols = list(dict.fromkeys(summary["model"])), _in_order(summary)
+    _, ax = plt.subplots(figsize=(9, 0.6 * len(models) + 1.5))
+    for number, protocol in enumerate(protocols):
+        rows = summary[summary["protocol"] == protocol]
+        y = rows["model"].map(models.index) + 0.12 * (number - len(protocols) / 2)
+        errors = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        title = PROTOCOLS[protocol].title
+        ax.errorbar(rows["accuracy"], y, xerr=errors, fmt="o", label=title, capsize=2)
+    ax.set_yticks(range(len(models)), models)
+    ax.invert_yaxis()
+    ax.grid(axis="x", alpha=0.3)
+    ax.set(xlabel="accuracy with its 95 % interval")
+    ax.legend(bbox_to_anchor=(1, 1))
+    return ax
+
+
+def compare_models(folder: str | Path, protocol: str = "fault-filtered") -> pd.DataFrame:
+    """Compare the best model under a protocol with each other model, by a paired test.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per model, the best first: `accuracy`, `difference` of the best model to it with
+        `low` and `high` (95 % interval), and `p_value` of `paired_permutation_test`.
+    """
+    runs = load_results(folder)
+    runs = runs[runs["protocol"] == protocol]
+    mean = runs.groupby("model")["accuracy"].mean().sort_values(ascending=False)
+    tables = {model: load_predictions(folder, runs[runs["model"] == model]) for model in mean.index}
+    rows = [{"model": mean.index[0], "accuracy": mean.iloc[0]}]
+    for model in mean.index[1:]:
+        test = paired_permutation_test(tables[mean.index[0]], tables[model])
+        low, high = test.pop("interval")
+        rows.append({"model": model, "accuracy": mean[model], "low": low, "high": high, **test})
+    columns = ["accuracy", "difference", "low", "high", "p_value"]
+    return pd.DataFrame(rows).set_index("model").reindex(columns=columns)
+
+
+def plot_published(published: pd.DataFrame, folder: str | Path) -> Axes:
+    """Plot published accuracies on the fault-filtered test of GTZAN beside those of a folder.
+
+    Parameters
+    ----------
+    published
+        With `model` and `accuracy` (in %).
+    folder
+        With the results of `record_run`.
+    """
+    summary = summarise_results(folder)
+    summary = summary[summary["protocol"].str.startswith("fault-filtered")]
+    with_valid = summary["protocol"] == "fault-filtered-train+valid"
+    ours = pd.DataFrame(
+        {
+            "model": summary["model"] + with_valid.map({True: " (train+valid)", False: ""}),
+            **{name: 100 * summary[name] for name in ("accuracy", "low", "high")},
+            "source": "this project",
+        }
+    )
+    both = pd.concat([published[["model", "accuracy"]].assign(source="published"), ours])
+    both = both.sort_values("accuracy", ignore_index=True)
+    _, ax = plt.subplots(figsize=(8, 0.27 * len(both) + 1))
+    for source, rows in both.groupby("source"):
+        (points,) = ax.plot(rows["accuracy"], rows.index, "o", label=source)
+        ax.hlines(rows.index, rows["low"], rows["high"], alpha=0.5, color=points.get_color())
+    ax.set_yticks(both.index, both["model"])
+    ax.set(xlabel="accuracy on the fault-filtered test in %")
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def _in_order(summary):
+    """The protocols of a summary, in the order of `PROTOCOLS`."""
+    return [name for name in PROTOCOLS if name in set(summary["protocol"])]

@@ -1,0 +1,75 @@
+"""Temperature scaling and the out-of-distribution threshold of a trained learner."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.vision.all import Learner
+from scipy.optimize import minimize_scalar
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ..inference.model_folder import FEWEST_CLIPS
+from ..networks import head_with_ood_score
+from .cached_features import extract_features
+from .learner import is_frozen
+
+OOD_QUANTILE = 0.99
+"""Share of the held-out clips whose out-of-distribution score is below the threshold."""
+
+
+def calibrate(learn: Learner) -> dict[str, Any]:
+    """Fit the temperature and the out-of-distribution threshold on the learner's held-out clips.
+
+    The logits, divided by one number, the temperature, give probabilities that match the accuracy
+    (Guo et al., "On calibration of modern neural networks", 2017). The out-of-distribution score is
+    the root mean square of the features, standardised by the head's first batch norm: a
+    Mahalanobis distance with a diagonal covariance (after Lee et al., "A simple unified framework
+    for detecting out-of-distribution samples", 2018).
+
+    Returns
+    -------
+    dict
+        `temperature`; `ood_threshold`: 99 % of the held-out clips score below it (None where they
+        are fewer than `FEWEST_CLIPS`); `tracks`, their number.
+    """
+    items = learn.dls.valid_ds.items
+    logits, ood_scores = _logits_and_scores(learn, items)
+    genres = torch.tensor([learn.dls.vocab.o2i[genre] for genre in items["genre"]])
+
+    def loss(log_temperature):
+        return cross_entropy(logits / np.exp(log_temperature), genres).item()
+
+    # A temperature outside [1/e, e] indicates a broken learner or too few clips.
+    temperature = float(np.exp(minimize_scalar(loss, bounds=(-1, 1), method="bounded").x))
+    threshold = round(float(np.quantile(ood_scores, OOD_QUANTILE)), 4)
+    return {
+        "temperature": round(temperature, 4),
+        "ood_threshold": threshold if len(items) >= FEWEST_CLIPS else None,
+        "tracks": len(items),
+    }
+
+
+def _logits_and_scores(learn, items):
+    """Logits [shape=(n, n_genres)] and out-of-distribution scores [shape=(n,)] of some clips."""
+    body, head = learn.model.eval()
+    with torch.no_grad():
+        if is_frozen(learn):
+            features = torch.from_numpy(extract_features(learn, items))
+        else:
+            images = learn.dls.test_dl(items, num_workers=0)
+            features = torch.cat([torch.Tensor(body(batch)) for (batch,) in images])
+        device = next(head.parameters()).device
+        outputs = head_with_ood_score(head, features.float().to(device))
+    return tuple(part.cpu() for part in outputs)
+
+
+def calibrated_copy(model: nn.Sequential, temperature: float) -> nn.Sequential:
+    """Copy a network (a body and a head) to the CPU, with its logits divided by the temperature."""
+    model = copy.deepcopy(model).cpu().eval()
+    last = [layer for layer in model[1].modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter /= temperature
+    return model

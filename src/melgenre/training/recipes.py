@@ -1,0 +1,39 @@
+"""The recipes: how a network is cut, what of it is trained, and for how long."""
+
+from dataclasses import dataclass
+
+FROM_SCRATCH = "none (from scratch)"
+"""The weights of a network that starts from random numbers."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    body
+        The kind of body, as for `melgenre.networks.build_network`.
+    freeze_epochs, epochs
+        Epochs with the body frozen, and epochs of all layers after them.
+    smoothing
+        Label smoothing of the loss.
+    """
+
+    body: str
+    freeze_epochs: int
+    epochs: int = 0
+    smoothing: float = 0.0
+
+
+RECIPES = {
+    # Textures of the early layers, pretrained and frozen, and a head that is trained on these.
+    "texture": Recipe("texture", freeze_epochs=30, smoothing=0.1),
+    # The original project's: a head on the last layer, pretrained and frozen.
+    "frozen-head": Recipe("whole", freeze_epochs=10),
+    # The head first, then all layers, the early ones at smaller learning rates.
+    "fine-tune": Recipe("whole", freeze_epochs=10, epochs=3),
+    # To see that everything runs: `make run` uses it on synthetic music.
+    "smoke-test": Recipe("whole", freeze_epochs=1, epochs=3),
+}
+"""Each recipe by its name."""
