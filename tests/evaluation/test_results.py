@@ -193,7 +193,9 @@ def test_the_plots_show_every_result():
     )
     shown = sorted(x for bars in ax.containers for x in bars.lines[0].get_xdata())
     assert shown == pytest.approx(sorted(summary["accuracy"]))
-    published = pd.DataFrame({"model": ["theirs"], "accuracy": [83.0]})
+    published = pd.DataFrame({"model": ["theirs", "another"], "accuracy": [83.0, 92.0]})
+    published["protocol"] = ["fault-filtered", "random"]
     ax = plot_published(published, ROOT / "results")
     names = [text.get_text() for text in ax.get_yticklabels()]
+    assert "another" not in names, "its protocol is another"
     assert "theirs" in names and "resnet34, texture (train+valid)" in names

@@ -88,7 +88,7 @@ def plot_published(published: pd.DataFrame, folder: str | Path) -> Axes:
     Parameters
     ----------
     published
-        With `model` and `accuracy` (in %).
+        With `model`, `accuracy` (in %) and `protocol`.
     folder
         With the results of `record_run`.
     """
@@ -102,7 +102,8 @@ def plot_published(published: pd.DataFrame, folder: str | Path) -> Axes:
             "source": "this project",
         }
     )
-    both = pd.concat([published[["model", "accuracy"]].assign(source="published"), ours])
+    theirs = published[published["protocol"] == "fault-filtered"][["model", "accuracy"]]
+    both = pd.concat([theirs.assign(source="published"), ours])
     both = both.sort_values("accuracy", ignore_index=True)
     _, ax = plt.subplots(figsize=(8, 0.27 * len(both) + 1))
     for source, rows in both.groupby("source"):
