@@ -17,7 +17,7 @@ PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lint lab app bench fuzz gpu-check results check kill notebooks lock
+.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check results check kill notebooks lock
 .PHONY: address clean exported
 
 help:  ## this list
@@ -37,6 +37,9 @@ TRAINING := tests/training/test_learner.py tests/training/test_transfer.py tests
 test: $(VENV)/.test lint  ## check the style and run the tests
 	MELGENRE_BF16=1 $(BIN)/python -m pytest $(TRAINING)
 	MELGENRE_BF16=0 $(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test lint  ## check the style and run the tests that take no more than seconds
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the versions that Colab has
 	COLAB_ENVIRONMENT=$(COLAB_VENV) $(BIN)/python -m pytest tests/notebooks/test_colab.py
@@ -82,7 +85,7 @@ gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one; keep times a
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -W ignore benchmarks/gpu.py
 
-results: $(VENV)/.run  ## train every model by every protocol, three seeds each; renew table and notebook 08
+results: $(VENV)/.run  ## train every model under every protocol, three seeds each; renew table and notebook 08
 	$(BIN)/python $(QUIET) scripts/make_results.py
 	$(BIN)/python $(QUIET) scripts/results_table.py
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
