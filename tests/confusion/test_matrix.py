@@ -178,7 +178,7 @@ def test_a_missing_file_is_told_and_leaves_its_image(browser, ask, tmp_path):
 
 def test_a_decision_is_kept_and_shown_again(browser, ask):
     answer, _ = ask(
-        browser, kind="decision", table="results", row=2, decision="mislabelled",
+        browser, kind="annotation", table="results", row=2, decision="mislabelled",
         correct_genre=browser.results["genre"].iloc[-1], comment="sounds <i>odd</i>",
     )  # fmt: skip
     assert answer == {"file": "decisions.csv"}
@@ -196,7 +196,7 @@ def test_a_learner_explains_and_compares(learner, images, tmp_path, ask):
     browser = ConfusionBrowser(learner, decisions=tmp_path / "d.csv")
     assert (browser.matrix["explains"], browser.matrix["compares"]) == (True, True)
     assert len(browser.results) == len(learner.dls.valid_ds)
-    answer, (overlay,) = ask(browser, kind="evidence", table="results", row=0)
+    answer, (overlay,) = ask(browser, kind="attribution", table="results", row=0)
     clip = browser.results.iloc[0]
     assert answer["genres"] == list(dict.fromkeys([clip["predicted"], clip["genre"]]))
     overlay = np.array(Image.open(io.BytesIO(overlay)))
@@ -226,7 +226,7 @@ def test_a_learner_of_somebody_elses_images_works_too(tmp_path, ask):
     clip = browser.results.iloc[0]
     _, buffers = ask(browser, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0)
     assert Image.open(io.BytesIO(buffers[0])).size == (64, 64)
-    _, (overlay,) = ask(browser, kind="evidence", table="results", row=0)
+    _, (overlay,) = ask(browser, kind="attribution", table="results", row=0)
     assert Image.open(io.BytesIO(overlay)).size == (64, 64)
 
 

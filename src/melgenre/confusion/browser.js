@@ -306,7 +306,7 @@ function drawDecision(clip, matrix, ask) {
   const keep = async () => {
     fit();
     const answer = await ask({
-      kind: "decision", table: clip.table, row: clip.row, decision: verdict.value || null,
+      kind: "annotation", table: clip.table, row: clip.row, decision: verdict.value || null,
       correct_genre: correct.hidden ? "" : correct.value, comment: comment.value,
     });
     status.textContent = answer.error ?? `kept in ${answer.file}`;
@@ -334,7 +334,7 @@ function drawClip(clip, png, tools) {
   card.append(drawChances(clip));
   if (matrix.verdicts.length) card.append(drawDecision(clip, matrix, ask));
   if (matrix.explains && png.byteLength) {
-    player.row.append(drawWhy(player.screen, () => ask({ kind: "evidence", ...from }), stage));
+    player.row.append(drawWhy(player.screen, () => ask({ kind: "attribution", ...from }), stage));
   }
   if (matrix.compares && png.byteLength) {
     // Last in the card, so that the opened list moves nothing that the card shows already.
