@@ -141,6 +141,15 @@ def load_settings(folder):
         ) from error
 
 
+def image_settings(image: str | Path) -> MelSettings:
+    """Settings of an image: those saved beside its genre's folder, else the defaults.
+
+    Between the image and that folder may be the folders of an artist and an album.
+    """
+    saved = next(filter(None, map(load_settings, Path(image).parents[1:4])), None)
+    return saved or MelSettings()
+
+
 def check_image(path, settings=MelSettings()):
     """Raise `ImageError` unless the file is an image of these settings.
 
