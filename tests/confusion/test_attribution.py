@@ -9,6 +9,7 @@ from melgenre.confusion.attribution import STEPS, attribution_maps, embed_images
 from melgenre.training.export import load_exported
 
 
+@pytest.mark.slow
 def test_the_maps_add_up_to_the_difference_of_the_logits(learner, images):
     image = images["image"].iloc[0]
     genres = list(learner.dls.vocab)[:2]
@@ -23,8 +24,8 @@ def test_the_maps_add_up_to_the_difference_of_the_logits(learner, images):
     assert many.sum(axis=(1, 2)) == pytest.approx(change, abs=0.05 * largest + 0.05)
     assert few.sum(axis=(1, 2)) == pytest.approx(change, abs=0.3 * largest + 0.3)
     # With the few steps of the browser, the map is nearly the same as with many steps.
-    for one, other in zip(few, many, strict=True):
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9
+    for of_few, of_many in zip(few, many, strict=True):
+        assert np.corrcoef(of_few.ravel(), of_many.ravel())[0, 1] > 0.9
 
 
 def test_the_map_of_a_genre_does_not_depend_on_other_genres(learner, images):

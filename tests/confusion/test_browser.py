@@ -129,12 +129,13 @@ def notebook(request, server, workshop, chromium):
     page.close()
 
 
+@pytest.mark.slow
 def test_the_widget_of_notebook_06_works_by_mouse_and_keyboard(notebook, workshop):
     page, _ = notebook
     widget = page.locator(".melgenre-confusion")
 
     # A click on a cell lists its clips, as many as the cell counts.
-    cell = next(one for one in widget.locator("td").all() if one.inner_text().strip())
+    cell = next(cell for cell in widget.locator("td").all() if cell.inner_text().strip())
     label = cell.get_attribute("aria-label")
     cell.click()
     expect(widget.locator("h4")).to_have_text(label)
@@ -202,6 +203,7 @@ def test_the_widget_of_notebook_06_works_by_mouse_and_keyboard(notebook, worksho
     assert values == ["mislabelled", "bellrain", "sounds like <b>fog</b>"]
 
 
+@pytest.mark.slow
 def test_keys_pressed_in_the_widget_stay_in_it(notebook):
     page, file = notebook
     sources = [(cell.cell_type, cell.source) for cell in nbformat.read(file, as_version=4).cells]
@@ -255,6 +257,7 @@ def test_keys_pressed_in_the_widget_stay_in_it(notebook):
     assert page.locator(".jp-Notebook .jp-Cell.jp-mod-active .melgenre-confusion").count() == 1
 
 
+@pytest.mark.slow
 def test_the_list_of_neighbours_does_not_move_the_annotation(notebook):
     page, _ = notebook
     widget = page.locator(".melgenre-confusion")
@@ -304,7 +307,7 @@ def test_the_play_button_shows_its_next_action(images, tmp_path, page):
     page.goto(file.as_uri())
     page.locator("td").filter(has_text="2").click()
     first, second = page.locator("article").all()
-    names = [one.locator("strong").inner_text() for one in (first, second)]
+    names = [card.locator("strong").inner_text() for card in (first, second)]
 
     def button(article, n, action):
         return article.get_by_role("button", name=f"{action} {names[n]}", exact=True)

@@ -21,10 +21,10 @@ SENTENCE = r"The widget sent an unknown .*\. Run the cell that shows the widget 
 
 
 @pytest.fixture
-def request_answer(monkeypatch):
-    """A function that sends a browser a message and returns the answer and its buffers."""
+def send_raw(monkeypatch):
+    """A function that sends a message to a browser and returns the answer and its buffers."""
 
-    def send(browser, message):
+    def send_raw(browser, message):
         sent = []
         monkeypatch.setattr(browser, "send", lambda answer, buffers: sent.append((answer, buffers)))
         browser._answer(browser, message, [])
@@ -32,19 +32,19 @@ def request_answer(monkeypatch):
         json.dumps(sent[0][0])
         return sent[0]
 
-    return send
+    return send_raw
 
 
 @pytest.fixture
-def ask(request_answer):
-    """The same, for the fields of a message; its ticket is added and checked."""
+def send(send_raw):
+    """The same function for a message with a ticket, which the answer must have as well."""
 
-    def ask(browser, **message):
-        answer, buffers = request_answer(browser, {"ticket": "t", **message})
+    def send(browser, **message):
+        answer, buffers = send_raw(browser, {"ticket": "t", **message})
         assert answer.pop("ticket") == "t"
         return answer, buffers
 
-    return ask
+    return send
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_little_is_sent_at_first(browser):
     assert sum(map(len, front_end)) < 40_000
 
 
-def test_a_cell_lists_its_clips_the_most_confident_first(tmp_path, ask):
+def test_a_cell_lists_its_clips_the_most_confident_first(tmp_path, send):
     table = made_up_predictions(["a", "b", "c"], n=40)
     browser = ConfusionBrowser(table, annotations=tmp_path / "a.csv")
     browser.selection = ("a", "b")
@@ -77,7 +77,7 @@ def test_a_cell_lists_its_clips_the_most_confident_first(tmp_path, ask):
     assert selected["p_b"].is_monotonic_decreasing
     names = []
     while True:
-        answer, buffers = ask(browser, kind="clips", selection=["a", "b"], start=len(names))
+        answer, buffers = send(browser, kind="clips", selection=["a", "b"], start=len(names))
         names += [clip["name"] for clip in answer["clips"]]
         assert len(buffers) == len(answer["clips"]) <= 8
         if len(names) >= answer["total"]:
@@ -100,9 +100,9 @@ def test_a_selection_of_an_unknown_genre_raises(browser):
     assert browser.selection == (None, None)
 
 
-def test_image_and_sound_of_a_clip_are_sent_on_request(browser, ask):
+def test_image_and_sound_of_a_clip_are_sent_on_request(browser, send):
     clip = browser.results.iloc[0]
-    answer, images = ask(
+    answer, images = send(
         browser, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0
     )
     described = answer["clips"][0]
@@ -114,26 +114,26 @@ def test_image_and_sound_of_a_clip_are_sent_on_request(browser, ask):
     grey = np.array(Image.open(clip["image"])).astype(int)
     brightness = np.array(image.convert("L")).astype(int)
     assert np.corrcoef(grey.ravel(), brightness.ravel())[0, 1] > 0.95
-    _, (mp3,) = ask(browser, kind="sound", table="results", row=described["row"])
+    _, (mp3,) = send(browser, kind="sound", table="results", row=described["row"])
     y, rate = soundfile.read(io.BytesIO(mp3))
     assert len(y) / rate == pytest.approx(30, abs=0.2)
     assert len(mp3) < 500_000
 
 
-def test_the_sound_is_as_long_as_the_images_of_other_settings(music, images, tmp_path, ask):
+def test_the_sound_is_as_long_as_the_images_of_other_settings(music, images, tmp_path, send):
     tracks = images.head(1).drop(columns="image")
     settings = MelSettings(duration=3)
     tracks = extract_melspectrograms(tracks, tmp_path, settings=settings, progress=False)
     table = tracks.assign(predicted="a", p_a=1.0)
     browser = ConfusionBrowser(table, annotations=tmp_path / "a.csv")
-    answer, _ = ask(browser, kind="clips", selection=[None, None], start=0)
+    answer, _ = send(browser, kind="clips", selection=[None, None], start=0)
     assert answer["clips"][0]["seconds"] == 3
-    _, (mp3,) = ask(browser, kind="sound", table="results", row=0)
+    _, (mp3,) = send(browser, kind="sound", table="results", row=0)
     y, rate = soundfile.read(io.BytesIO(mp3))
     assert len(y) / rate == pytest.approx(3, abs=0.2)
 
 
-def test_a_clip_with_missing_or_damaged_files_is_still_listed(browser, ask, tmp_path):
+def test_a_clip_with_missing_or_damaged_files_is_still_listed(browser, send, tmp_path):
     damaged = tmp_path / "damaged.wav"
     damaged.write_text("no sound")
     no_image = tmp_path / "damaged.png"
@@ -148,21 +148,21 @@ def test_a_clip_with_missing_or_damaged_files_is_still_listed(browser, ask, tmp_
     sounds, images = {}, {}
     for row in range(5):
         cell = table.loc[row, ["genre", "predicted"]].tolist()
-        answer, buffers = ask(browser, kind="clips", selection=cell, start=0)
+        answer, buffers = send(browser, kind="clips", selection=cell, start=0)
         for clip, buffer in zip(answer["clips"], buffers, strict=True):
             sounds[clip["row"]], images[clip["row"]] = clip["sound"], buffer
     assert [sounds[row] for row in range(4)] == ["missing", "none", "none", "available"]
     assert [bool(images[row]) for row in range(5)] == [True, True, False, False, False]
-    answer, _ = ask(browser, kind="sound", table="results", row=3)
+    answer, _ = send(browser, kind="sound", table="results", row=3)
     assert "damaged.wav: not readable as sound" in answer["error"]
-    answer, _ = ask(browser, kind="sound", table="results", row=0)
+    answer, _ = send(browser, kind="sound", table="results", row=0)
     assert "gone.wav: no such file" in answer["error"]
     assert str(tmp_path) not in answer["error"]
 
 
-def test_an_annotation_is_saved_and_shown_again(browser, ask):
+def test_an_annotation_is_saved_and_shown_again(browser, send):
     correct = browser.results["genre"].iloc[-1]
-    answer, _ = ask(
+    answer, _ = send(
         browser,
         kind="annotation",
         table="results",
@@ -181,7 +181,7 @@ def test_an_annotation_is_saved_and_shown_again(browser, ask):
     }
     assert browser.annotations.to_dict("records") == [{"track_id": clip["track_id"], **expected}]
     again = ConfusionBrowser(browser.results, annotations=browser.annotations_file)
-    answer, _ = ask(again, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0)
+    answer, _ = send(again, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0)
     shown = {one["name"]: one["annotation"] for one in answer["clips"]}
     assert shown[clip["track_id"]] == expected
 
@@ -198,32 +198,32 @@ def test_a_damaged_file_of_annotations_raises_at_once(tmp_path):
         ConfusionBrowser(made_up_predictions(["a", "b"]), annotations=tmp_path / "a.csv")
 
 
-def test_a_learner_gives_attribution_maps_and_neighbours(learner, images, tmp_path, ask):
+def test_a_learner_gives_attribution_maps_and_neighbours(learner, images, tmp_path, send):
     browser = ConfusionBrowser(learner, annotations=tmp_path / "a.csv")
     assert (browser.matrix["attribution"], browser.matrix["neighbours"]) == (True, True)
-    answer, (overlay,) = ask(browser, kind="attribution", table="results", row=0)
+    answer, (overlay,) = send(browser, kind="attribution", table="results", row=0)
     clip = browser.results.iloc[0]
     assert answer["genres"] == list(dict.fromkeys([clip["predicted"], clip["genre"]]))
     overlay = np.array(Image.open(io.BytesIO(overlay)))
     assert overlay.shape == (128, 387, 4)
     assert overlay[..., 3].max() == 255
-    answer, buffers = ask(browser, kind="neighbours", table="results", row=0)
+    answer, buffers = send(browser, kind="neighbours", table="results", row=0)
     assert len(answer["clips"]) == len(buffers) == 5
     training = set(learner.dls.train_ds.items["track_id"])
     assert {one["name"] for one in answer["clips"]} <= training
-    _, (mp3,) = ask(browser, kind="sound", table="training", row=answer["clips"][0]["row"])
+    _, (mp3,) = send(browser, kind="sound", table="training", row=answer["clips"][0]["row"])
     assert mp3
 
 
-def test_a_clip_without_an_image_gets_a_sentence_instead_of_attribution(learner, tmp_path, ask):
+def test_a_clip_without_an_image_gets_a_sentence_instead_of_attribution(learner, tmp_path, send):
     table = ConfusionBrowser(learner, annotations=tmp_path / "a.csv").results.assign(image=None)
     browser = ConfusionBrowser(table, learn=learner, annotations=tmp_path / "a.csv")
     for kind in ("attribution", "neighbours"):
-        answer, _ = ask(browser, kind=kind, table="results", row=0)
+        answer, _ = send(browser, kind=kind, table="results", row=0)
         assert "has no image file" in answer["error"]
 
 
-def test_a_fastai_learner_of_other_images_works_too(tmp_path, ask):
+def test_a_fastai_learner_of_other_images_works_too(tmp_path, send):
     rng = np.random.default_rng(0)
     for genre in ODD[1:3]:
         for n in range(4):
@@ -235,9 +235,9 @@ def test_a_fastai_learner_of_other_images_works_too(tmp_path, ask):
     browser = ConfusionBrowser(learn, annotations=tmp_path / "a.csv")
     assert browser.results["predicted"].isin(list(dls.vocab)).all()
     clip = browser.results.iloc[0]
-    _, buffers = ask(browser, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0)
+    _, buffers = send(browser, kind="clips", selection=[clip["genre"], clip["predicted"]], start=0)
     assert Image.open(io.BytesIO(buffers[0])).size == (64, 64)
-    _, (overlay,) = ask(browser, kind="attribution", table="results", row=0)
+    _, (overlay,) = send(browser, kind="attribution", table="results", row=0)
     assert Image.open(io.BytesIO(overlay)).size == (64, 64)
 
 
@@ -272,11 +272,11 @@ def unknown_messages():
             yield {"kind": "annotation", **ROW, **LABEL, name: value}
 
 
-def test_unknown_messages_get_a_sentence_and_change_nothing(learner, tmp_path, request_answer):
+def test_unknown_messages_get_a_sentence_and_change_nothing(learner, tmp_path, send_raw):
     browser = ConfusionBrowser(learner, annotations=tmp_path / "annotations.csv")
     state, attributes = browser.get_state(), dict(vars(browser))
     for message in unknown_messages():
-        answer, buffers = request_answer(browser, message)
+        answer, buffers = send_raw(browser, message)
         assert set(answer) == {"error", "ticket"}, message
         assert re.fullmatch(SENTENCE, answer["error"]), message
         assert buffers == []
@@ -286,19 +286,19 @@ def test_unknown_messages_get_a_sentence_and_change_nothing(learner, tmp_path, r
     assert all(vars(browser)[name] is value for name, value in attributes.items())
 
 
-def test_a_browser_without_a_learner_sends_no_attribution(browser, ask):
+def test_a_browser_without_a_learner_sends_no_attribution(browser, send):
     browser.matrix = {**browser.matrix, "attribution": True, "neighbours": True}  # by the page
     for kind in ("attribution", "neighbours"):
-        answer, buffers = ask(browser, kind=kind, **ROW)
+        answer, buffers = send(browser, kind=kind, **ROW)
         assert "unknown kind of message" in answer["error"]
         assert not buffers
-    answer, _ = ask(browser, kind="sound", table="training", row=0)
+    answer, _ = send(browser, kind="sound", table="training", row=0)
     assert "unknown table" in answer["error"]
 
 
-def test_a_genre_that_the_page_adds_to_the_matrix_stays_unknown(browser, ask):
+def test_a_genre_that_the_page_adds_to_the_matrix_stays_unknown(browser, send):
     browser.matrix = {**browser.matrix, "genres": ["x"]}
-    answer, _ = ask(browser, kind="clips", selection=["x", None], start=0)
+    answer, _ = send(browser, kind="clips", selection=["x", None], start=0)
     assert "unknown selection" in answer["error"]
 
 
@@ -307,7 +307,7 @@ def test_the_standalone_page_contains_no_paths_and_no_markup_of_names(browser, t
     assert file == tmp_path / "page.html"
     text = file.read_text(encoding="utf-8")
     assert str(browser.results["path"].iloc[0]) not in text
-    assert text.count('"mp3": ') == 20  # of each genre one correct and one wrong prediction
+    assert text.count('"mp3": ') == 20  # one correct and one wrong prediction of each genre
     odd = ConfusionBrowser(made_up_predictions(ODD), annotations=tmp_path / "a.csv")
     text = odd.to_html(tmp_path / "odd.html").read_text(encoding="utf-8")
     assert text.count("</script>") == 1

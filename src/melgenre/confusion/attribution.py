@@ -77,7 +77,7 @@ def smooth_maps(maps: np.ndarray) -> np.ndarray:
     -------
     np.ndarray [shape=(n, n_mels, columns)]
     """
-    return np.stack([gaussian_filter(one, (2, 4)) for one in maps]).clip(min=0)
+    return np.stack([gaussian_filter(points, (2, 4)) for points in maps]).clip(min=0)
 
 
 def image_batch(learn: Learner, image: str | Path | np.ndarray) -> torch.Tensor:
