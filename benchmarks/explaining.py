@@ -1,15 +1,17 @@
-"""How long does the attribution map of a clip take, and how much do its few steps change it?
+"""Time of the attribution maps of a clip, and their deviation from maps of many steps.
 
-python benchmarks/explaining.py MODEL    (a folder that was exported, such as models/resnet34)
+python benchmarks/explaining.py MODEL    (an exported folder, such as models/resnet34)
 """
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from bench import clips, keep, median, plot_bars, take_turns
+from fastai.learner import Learner
 from PIL import Image
 
 from melgenre.confusion.attribution import STEPS, attribution_maps, image_batch, smooth_maps
@@ -17,43 +19,41 @@ from melgenre.features.images import load_center
 from melgenre.features.melspectrogram import melspectrogram_image
 from melgenre.training.exported import load_exported
 
-REFERENCE = 64  # steps
+CLIPS, ROUNDS, REFERENCE_STEPS = 20, 5, 64
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     learn, _ = load_exported(options.model)
     paths, collection = clips(70)
-    paths = paths[:: max(1, len(paths) // options.clips)][: options.clips]  # of all genres
+    paths = paths[:: max(1, len(paths) // CLIPS)][:CLIPS]  # from all genres
     with tempfile.TemporaryDirectory() as folder:
         images = []
         for number, path in enumerate(paths):
             images.append(Path(folder, f"{number}.png"))
             Image.fromarray(melspectrogram_image(load_center(path))).save(images[-1])
-        seconds = take_turns(ways(learn, images[0]), rounds=options.rounds)
+        seconds = take_turns(ways(learn, images[0]), rounds=ROUNDS)
         agreements = [agreement(learn, image) for image in images]
     rows = [{"way": way, "seconds": round(median(turns), 2)} for way, turns in seconds.items()]
     correlation, error = zip(*agreements, strict=True)
     name = "explaining" if options.model.name == "resnet34" else f"explaining_{options.model.name}"
     keep(
         name, rows, model=options.model.name, collection=collection, clips=len(images),
-        steps=STEPS, reference_steps=REFERENCE,
+        steps=STEPS, reference_steps=REFERENCE_STEPS,
         correlation={"median": round(median(correlation), 3), "lowest": round(min(correlation), 3)},
         completeness_error={"median": round(median(error), 3), "largest": round(max(error), 3)},
     )  # fmt: skip
-    print(f"correlation: {median(correlation):.3f}, lowest {min(correlation):.3f}")
-    print(f"error of the sum: {median(error):.3f} of the logits' change, largest {max(error):.3f}")
+    print(f"correlation: median {median(correlation):.3f}, lowest {min(correlation):.3f}")
+    print(f"completeness error: median {median(error):.3f}, largest {max(error):.3f}")
     plot_bars(name, rows, "seconds", "seconds per clip, two genres")
 
 
-def ways(learn, image):
-    """A function per way; each explains two genres of one clip."""
+def ways(learn: Learner, image: Path) -> dict[str, Callable[[], object]]:
+    """One function per library; each computes the maps of two genres of one clip."""
     genres = list(learn.dls.vocab)[:2]
-    found = {f"melgenre, {STEPS} steps": lambda: attribution_maps(learn, image, genres)}
+    functions = {f"melgenre, {STEPS} steps": lambda: attribution_maps(learn, image, genres)}
     try:
         from captum.attr import IntegratedGradients
 
@@ -66,22 +66,22 @@ def ways(learn, image):
                 internal_batch_size=4,
             )  # fmt: skip
 
-        found["Captum, 8 steps"] = by_captum
+        functions["Captum, 8 steps"] = by_captum
     except ImportError as error:
-        print(f"Captum is left out: {error}")
-    return found
+        print(f"Captum is not measured: {error}")
+    return functions
 
 
-def agreement(learn, image):
-    """Compare few steps with many, for the two most probable genres of a clip.
+def agreement(learn: Learner, image: Path) -> tuple[float, float]:
+    """Compare the maps of few steps with those of many, for the two most probable genres of a clip.
 
     Returns
     -------
     correlation : float
-        Of the smoothed maps that the confusion browser shows.
+        Between the smoothed maps that the confusion browser shows.
     error : float
-        Root mean square of what the sums of the maps miss of the change of the logits, as a share
-        of the root mean square of that change.
+        Completeness error: the root mean square of (sum of a map - change of its logit), divided by
+        the root mean square of the changes.
     """
     x = image_batch(learn, image)
     silence = image_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8))
@@ -90,11 +90,11 @@ def agreement(learn, image):
     targets = logits.topk(2).indices
     change = (logits - baseline)[targets].numpy()
     genres = [learn.dls.vocab[target] for target in targets]
-    few, many = (attribution_maps(learn, image, genres, steps=n) for n in (STEPS, REFERENCE))
-    shown = [smooth_maps(maps).ravel() for maps in (few, many)]
+    few, many = (attribution_maps(learn, image, genres, steps=n) for n in (STEPS, REFERENCE_STEPS))
+    smoothed = [smooth_maps(maps).ravel() for maps in (few, many)]
     missing = few.sum(axis=(1, 2)) - change
     error = np.sqrt(np.mean(missing**2) / np.mean(change**2))
-    return float(np.corrcoef(*shown)[0, 1]), float(error)
+    return float(np.corrcoef(*smoothed)[0, 1]), float(error)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from .confusion.browser import (
     ConfusionBrowser as ConfusionBrowser,
+)
+from .confusion.matrix import (
     plot_confusion_matrix as plot_confusion_matrix,
 )
 from .data.annotations import (

@@ -1,4 +1,4 @@
-"""The confusion browser in Chromium: in JupyterLab with notebook 06, and as a page of its own."""
+"""The confusion browser in Chromium: notebook 06 in two front ends, and the standalone page."""
 
 import base64
 import os
@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, run_of
-from playwright.sync_api import expect, sync_playwright
-from test_matrix import ODD, results
+from playwright.sync_api import Error, expect, sync_playwright
+from test_matrix import ODD, made_up_predictions
 
 from melgenre.confusion.browser import ConfusionBrowser
 from melgenre.data.annotations import load_annotations
 from melgenre.training.export import export_learner
 from melgenre.training.learner import fit, genre_learner, image_dataloaders
+
+pytestmark = pytest.mark.browser
 
 TOKEN = "for-the-test-alone"
 FRONT_ENDS = {"jupyterlab": "lab/tree", "notebook7": "notebooks"}  # where each opens a file
@@ -30,13 +32,13 @@ expect.set_options(timeout=90_000)  # a kernel on a busy machine
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A running Chromium: Debian's, or the one that `playwright install chromium` has fetched."""
+    """A running Chromium: Debian's, or the one that `playwright install chromium` installs."""
     with sync_playwright() as playwright:
         where = shutil.which("chromium") or shutil.which("google-chrome")
         try:
-            # Without a sandbox it also runs as root, as in a container; it sees our own pages only.
+            # Without a sandbox it also runs as root, in a container; it opens only our own pages.
             browser = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"])
-        except Exception as error:
+        except Error as error:
             pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
         yield browser
         browser.close()
@@ -44,7 +46,7 @@ def chromium():
 
 @pytest.fixture
 def page(chromium):
-    """A page that fails the test if its console shows an error."""
+    """A page; the test fails if its console shows an error."""
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -58,7 +60,7 @@ def page(chromium):
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory, music, images):
-    """A copy of what notebook 06 uses, with a small exported learner of the made-up music."""
+    """A copy of what notebook 06 uses, with a small learner that was trained on made-up music."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "src").mkdir()
     (folder / "src" / "melgenre").symlink_to(ROOT / "src" / "melgenre")
@@ -78,7 +80,7 @@ def workshop(tmp_path_factory, music, images):
 
 @pytest.fixture(scope="module")
 def server(workshop, music):
-    """The address of a Jupyter server for the workshop: JupyterLab and Notebook 7 are on it."""
+    """The address of a Jupyter server in the workshop, for JupyterLab and for Notebook 7."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -106,7 +108,7 @@ def server(workshop, music):
 
 @pytest.fixture(scope="module", params=FRONT_ENDS)
 def notebook(request, server, workshop, chromium):
-    """Notebook 06, run to its end in each front end: its page and its file."""
+    """Notebook 06 in each front end after all cells have run: its page and its file."""
     file = workshop / "notebooks" / f"{request.param}.ipynb"  # each has a kernel of its own
     shutil.copy(workshop / "notebooks" / "06_hear_the_confusions.ipynb", file)
     page = chromium.new_page(viewport={"width": 1500, "height": 1100})
@@ -117,25 +119,26 @@ def notebook(request, server, workshop, chromium):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     expect(page.locator(".melgenre-confusion table")).to_be_visible()
-    # The last cell has written the page, so the kernel is free from here on.
-    expect(page.get_by_text(re.compile(r"confusions.html: \d+ clips"))).to_be_visible()
+    # The last cell has run, so the kernel is idle from here on.
+    expect(page.get_by_text(re.compile(r"confusions.html: [\d.]+ MB"))).to_be_visible()
     yield page, file
     page.close()
 
 
-def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
+@pytest.mark.slow
+def test_the_widget_of_notebook_06_works_by_mouse_and_keyboard(notebook, workshop):
     page, _ = notebook
     widget = page.locator(".melgenre-confusion")
 
-    # A click on a cell lists its clips, as many as the cell says.
-    cell = next(one for one in widget.locator("td").all() if one.inner_text().strip())
-    words = cell.get_attribute("aria-label")
+    # A click on a cell lists its clips, as many as the cell counts.
+    cell = next(cell for cell in widget.locator("td").all() if cell.inner_text().strip())
+    label = cell.get_attribute("aria-label")
     cell.click()
-    expect(widget.locator("h4")).to_have_text(words)
-    expect(widget.locator("article")).to_have_count(min(8, int(words.split()[0])))
-    genre = re.match(r"\d+ (\w+) clip", words)[1]
+    expect(widget.locator("h4")).to_have_text(label)
+    expect(widget.locator("article")).to_have_count(min(8, int(label.split()[0])))
+    genre, predicted = re.match(r"\d+ (\w+) clips? predicted as (\w+)", label).groups()
     for line in widget.locator("article .genres").all_inner_texts():
-        assert line.startswith(f"is {genre}, called ")
+        assert line.startswith(f"true genre: {genre}, predicted genre: {predicted} (")
 
     # Play moves the cursor; a click into the image seeks; a second player stops the first.
     rows = widget.locator("th[role=rowheader]")
@@ -157,9 +160,9 @@ def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
     assert first.locator("audio").evaluate("audio => audio.paused")
     assert not second.locator("audio").evaluate("audio => audio.paused")
 
-    # Why, and what it learned that is like it.
-    first.get_by_label("Why?").check()
-    expect(first.locator("img.evidence")).to_be_visible()
+    # The attribution map and the nearest training clips.
+    first.get_by_label("Attribution").check()
+    expect(first.locator("img.attribution")).to_be_visible()
     expect(first.locator(".for-predicted")).to_be_visible()
     first.get_by_label("Nearest training clips").check()
     expect(first.locator(".neighbours article")).to_have_count(5)
@@ -167,49 +170,49 @@ def test_notebook_06_is_used_by_mouse_and_keyboard(notebook, workshop):
     neighbour.get_by_role("button", name=re.compile("Play")).click()
     expect(neighbour.get_by_role("button")).to_have_text("❚❚ Pause")
 
-    # Keys: from a name into the matrix, and Enter chooses.
+    # Keys: the arrows move from a header into the matrix, and Enter selects a cell.
     rows.first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    walked = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    reached = page.evaluate("document.activeElement.getAttribute('aria-label')")
     page.keyboard.press("Enter")
-    expect(widget.locator("h4")).to_have_text(walked)
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == walked
+    expect(widget.locator("h4")).to_have_text(reached)
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == reached
 
-    # A decision is in the CSV at once.
+    # An annotation is in the CSV at once.
     rows.first.click()
     expect(widget.locator("article")).to_have_count(2)
     card = widget.locator("article").first
     name = card.locator("strong").first.inner_text()
-    card.get_by_label("Your decision").select_option("mislabelled")
-    card.get_by_label("The right genre").select_option("bellrain")
+    card.get_by_label("Label").select_option("mislabelled")
+    card.get_by_label("Correct genre").select_option("bellrain")
     card.get_by_label("Comment").fill("sounds like <b>fog</b>")
     card.get_by_label("Comment").press("Enter")
-    expect(card.locator(".decision .status")).to_have_text("kept in decisions.csv")
-    file = workshop / "data" / "decisions.csv"
+    expect(card.locator(".annotation .status")).to_have_text("saved in annotations.csv")
+    file = workshop / "data" / "annotations.csv"
     for _ in range(50):
-        kept = load_annotations(file).set_index("track_id")
-        if kept.loc[name, "comment"] == "sounds like <b>fog</b>":
+        saved = load_annotations(file).set_index("track_id")
+        if saved.loc[name, "comment"] == "sounds like <b>fog</b>":
             break
         page.wait_for_timeout(100)
-    assert kept.loc[name, ["decision", "correct_genre", "comment"]].tolist() == [
-        "mislabelled", "bellrain", "sounds like <b>fog</b>",
-    ]  # fmt: skip
+    values = saved.loc[name, ["label", "correct_genre", "comment"]].tolist()
+    assert values == ["mislabelled", "bellrain", "sounds like <b>fog</b>"]
 
 
+@pytest.mark.slow
 def test_keys_pressed_in_the_widget_stay_in_it(notebook):
     page, file = notebook
     sources = [(cell.cell_type, cell.source) for cell in nbformat.read(file, as_version=4).cells]
     widget = page.locator(".melgenre-confusion")
-    corner = widget.locator("td").first
+    first_cell = widget.locator("td").first
     focused = "document.activeElement.getAttribute('aria-label')"
     letters = ["d", "d", "x", "a", "b", "m", "y", "r", "c", "v", "z", "j", "Shift+M", "Escape"]
 
-    # In the matrix: letters do nothing, arrows walk, and Enter shows the clips of the cell.
-    corner.focus()
+    # In the matrix: letters do nothing, arrows move the focus, and Enter shows the clips.
+    first_cell.focus()
     for key in letters:
         page.keyboard.press(key)
-    assert page.evaluate(focused) == corner.get_attribute("aria-label")
+    assert page.evaluate(focused) == first_cell.get_attribute("aria-label")
     for key in ("ArrowDown", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowLeft"):
         page.keyboard.press(key)
     row = widget.locator("th[role=rowheader]").first
@@ -218,25 +221,25 @@ def test_keys_pressed_in_the_widget_stay_in_it(notebook):
         page.keyboard.press(key)
     expect(widget.locator("h4")).to_have_text(row.get_attribute("aria-label"))
 
-    # In a card: the player, the switches, the choices and the comment.
+    # In a card: the player, the checkboxes, the lists and the comment.
     card = widget.locator("article").first
     for part in (".spectrogram", "button", "input[type=checkbox]"):
         card.locator(part).first.focus()
         for key in letters:
             page.keyboard.press(key)
-    verdict = card.get_by_label("Your decision")
-    verdict.focus()
+    label = card.get_by_label("Label")
+    label.focus()
     page.keyboard.press("m")
-    expect(verdict).to_have_value("mislabelled")
+    expect(label).to_have_value("mislabelled")
     page.keyboard.press("Tab")
-    assert page.evaluate(focused) == "The right genre"
+    assert page.evaluate(focused) == "Correct genre"
     comment = card.get_by_label("Comment")
     comment.fill("")
     comment.press_sequentially("dd x a b")
     comment.press("Enter")
     expect(comment).to_have_value("dd x a b")
 
-    # Keys that are not the widget's still work: Ctrl-S saves the notebook, unchanged.
+    # Shortcuts of the notebook that the widget does not use still work: Ctrl-S saves it unchanged.
     before = file.stat().st_mtime_ns
     page.keyboard.press("Control+s")
     for _ in range(100):
@@ -250,20 +253,21 @@ def test_keys_pressed_in_the_widget_stay_in_it(notebook):
     assert page.locator(".jp-Notebook .jp-Cell.jp-mod-active .melgenre-confusion").count() == 1
 
 
-def test_the_list_of_neighbours_leaves_the_decision_in_its_place(notebook):
+@pytest.mark.slow
+def test_the_list_of_neighbours_does_not_move_the_annotation(notebook):
     page, _ = notebook
     widget = page.locator(".melgenre-confusion")
     widget.locator("th[role=rowheader]").nth(1).click()
     card = widget.locator("article").first
-    verdict = card.get_by_label("Your decision")
-    verdict.scroll_into_view_if_needed()
-    before = verdict.bounding_box()
+    label = card.get_by_label("Label")
+    label.scroll_into_view_if_needed()
+    before = label.bounding_box()
     card.get_by_label("Nearest training clips").check()
     expect(card.locator(".neighbours article")).to_have_count(5)
-    assert verdict.bounding_box() == before
-    card.get_by_label("Why?").check()
+    assert label.bounding_box() == before
+    card.get_by_label("Attribution").check()
     expect(card.locator(".for-predicted")).to_be_visible()
-    assert verdict.bounding_box() == before
+    assert label.bounding_box() == before
 
 
 def test_the_exported_page_opens_as_a_file_and_plays(images, tmp_path, page):
@@ -271,23 +275,26 @@ def test_the_exported_page_opens_as_a_file_and_plays(images, tmp_path, page):
     table = images.assign(predicted=genres[0])
     for genre in genres:
         table[f"p_{genre}"] = 0.91 if genre == genres[0] else 0.01
-    browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
+    browser = ConfusionBrowser(table, annotations=tmp_path / "a.csv")
     file = browser.to_html(tmp_path / "confusions.html", clips_per_cell=1, seconds=4)
     page.goto(file.as_uri())
     page.locator("td").filter(has_text="4").nth(3).click()
     expect(page.locator("article")).to_have_count(1)
     page.get_by_role("button", name=re.compile("Play")).click()
     page.wait_for_function("() => document.querySelector('audio').currentTime > 0.2")
-    # Four seconds from the middle of thirty: the cursor stands where they are in the image.
+    # The sound is four seconds from the middle of thirty: the cursor starts there in the image.
     left = float(page.locator(".cursor").evaluate("cursor => cursor.style.left").rstrip("%"))
     assert 100 * 13 / 30 < left < 100 * 17 / 30
-    page.get_by_label("per cent").check()
+    page.get_by_label("Percentages of each row").check()
     expect(page.locator("td").filter(has_text="100")).to_have_count(10)
+    expect(page.locator("p")).to_have_text(
+        "This page contains 10 of 40 clips: up to 1 per cell, the most confident first."
+    )
 
 
-def test_the_play_button_shows_what_it_will_do(images, tmp_path, page):
+def test_the_play_button_shows_its_next_action(images, tmp_path, page):
     table = images.head(2).assign(predicted=images["genre"].iloc[0], p_a=0.9)
-    browser = ConfusionBrowser(table, decisions=tmp_path / "d.csv")
+    browser = ConfusionBrowser(table, annotations=tmp_path / "a.csv")
     file = browser.to_html(tmp_path / "confusions.html", seconds=2)
     # The second clip's sound is damaged.
     before, key, after = file.read_text(encoding="utf-8").rpartition('"mp3": "')
@@ -296,10 +303,10 @@ def test_the_play_button_shows_what_it_will_do(images, tmp_path, page):
     page.goto(file.as_uri())
     page.locator("td").filter(has_text="2").click()
     first, second = page.locator("article").all()
-    names = [one.locator("strong").inner_text() for one in (first, second)]
+    names = [card.locator("strong").inner_text() for card in (first, second)]
 
-    def button(article, n, does):
-        return article.get_by_role("button", name=f"{does} {names[n]}", exact=True)
+    def button(article, n, action):
+        return article.get_by_role("button", name=f"{action} {names[n]}", exact=True)
 
     button(first, 0, "Play").click()
     expect(button(first, 0, "Pause")).to_have_text("❚❚ Pause")
@@ -311,35 +318,39 @@ def test_the_play_button_shows_what_it_will_do(images, tmp_path, page):
     button(first, 0, "Play").click()
     expect(button(first, 0, "Pause")).to_be_visible()
     button(second, 1, "Play").click()
-    expect(second.locator(".controls .status")).to_contain_text("This browser does not play it")
+    expect(second.locator(".controls .status")).to_contain_text(
+        "This browser cannot play the sound"
+    )
     expect(button(second, 1, "Play")).to_have_text("▶ Play")
     expect(button(first, 0, "Play")).to_have_text("▶ Play")  # stopped by the second
 
 
 def test_odd_names_are_text_and_never_markup(tmp_path, page):
-    table = results(ODD).assign(track_id="<img src=x onerror=alert(1)>", artist_id="<script>x")
-    file = ConfusionBrowser(table, decisions=tmp_path / "d.csv").to_html(tmp_path / "odd.html")
+    table = made_up_predictions(ODD).assign(
+        track_id="<img src=x onerror=alert(1)>", artist_id="<script>x"
+    )
+    file = ConfusionBrowser(table, annotations=tmp_path / "a.csv").to_html(tmp_path / "odd.html")
     page.goto(file.as_uri())
     for genre in ODD:
         expect(page.get_by_role("rowheader", name=f"6 {genre} clips", exact=True)).to_be_visible()
     page.get_by_role("rowheader", name=f"6 {ODD[1]} clips", exact=True).click()
     expect(page.locator("article strong").first).to_have_text("<img src=x onerror=alert(1)>")
     assert page.locator("article b, article script, article [onerror]").count() == 0
-    expect(page.locator("article").first).to_contain_text("No sound, only its image.")
+    expect(page.locator("article").first).to_contain_text("No sound, only the image.")
 
 
-def test_a_large_matrix_paints_soon_and_walks_by_key(tmp_path, page):
+def test_the_keys_move_through_a_large_matrix(tmp_path, page):
     genres = [f"genre {n:02}" for n in range(40)]
-    table = results(genres, n=25)
-    file = ConfusionBrowser(table, decisions=tmp_path / "d.csv").to_html(tmp_path / "large.html")
+    table = made_up_predictions(genres, n=25)
+    file = ConfusionBrowser(table, annotations=tmp_path / "a.csv").to_html(tmp_path / "large.html")
     page.goto(file.as_uri())
     expect(page.locator("td")).to_have_count(1600)
     page.locator("td[tabindex='0']").focus()
     for key in ("End", "PageDown", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
-    words = page.evaluate("document.activeElement.title")
+    label = page.evaluate("document.activeElement.title")
     n = int(((table["genre"] == genres[-1]) & (table["predicted"] == genres[-1])).sum())
-    assert words.startswith(f"{n or 'no'} genre 39 clip")
+    assert label.startswith(f"{n or 'no'} genre 39 clip")
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
     expect(page.locator("h4")).to_have_text("25 genre 39 clips")
@@ -352,13 +363,13 @@ def test_numbers_stand_out_from_their_cells(tmp_path, page, scheme):
     rows += [(genre, genre) for genre in genres[1:]]
     table = pd.DataFrame(rows, columns=["genre", "predicted"]).assign(image=None)
     table["p_g0"] = np.ones(len(table))
-    file = ConfusionBrowser(table, decisions=tmp_path / "d.csv").to_html(tmp_path / "c.html")
+    file = ConfusionBrowser(table, annotations=tmp_path / "a.csv").to_html(tmp_path / "c.html")
     page.emulate_media(color_scheme=scheme)
     page.goto(file.as_uri())
     contrasts = page.evaluate(
         """() => {
           const canvas = document.createElement("canvas").getContext("2d");
-          const rgb = (colours) => {  // one over the other, on the page's own ground
+          const rgb = (colours) => {  // painted one over the other
             for (const colour of colours) {
               canvas.fillStyle = colour;
               canvas.fillRect(0, 0, 1, 1);

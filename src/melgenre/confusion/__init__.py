@@ -1,1 +1,1 @@
-"""The confusion matrix and its clips (notebook 06)."""
+"""The confusion matrix and the clips in its cells (notebook 06)."""

@@ -1,6 +1,12 @@
 """Explanations: attribution maps by integrated gradients, and nearest training clips."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pandas as pd
 import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import normalize
@@ -8,11 +14,16 @@ from torch.nn.functional import normalize
 from ..training.cached_features import extract_features
 from ..training.learner import is_frozen
 
-STEPS = 6  # gradients per map; benchmarks/explaining.py measures what more of them would change
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+
+STEPS = 6  # gradients per map; benchmarks/explaining.py compares them with more steps
 
 
-def attribution_maps(learn, image, genres, *, steps=STEPS):
-    """Attribution maps: what each point of an image adds to the logits of some genres.
+def attribution_maps(
+    learn: Learner, image: str | Path, genres: list[str], *, steps: int = STEPS
+) -> np.ndarray:
+    """Attribution maps: how much each point of an image adds to the logits of some genres.
 
     Integrated gradients (Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks",
     2017): the gradient of the logit is averaged along the straight line from silence, which is
@@ -24,13 +35,12 @@ def attribution_maps(learn, image, genres, *, steps=STEPS):
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
+    learn
         Its model may be on any device.
-    image : str or Path
-    genres : list of str
+    genres
         Of the learner's vocabulary.
-    steps : int
-        Points on the line.
+    steps
+        Number of points on the line.
 
     Returns
     -------
@@ -54,29 +64,28 @@ def attribution_maps(learn, image, genres, *, steps=STEPS):
     return ((x - silence) * gradients).sum(dim=1).cpu().numpy()
 
 
-def smooth_maps(maps):
+def smooth_maps(maps: np.ndarray) -> np.ndarray:
     """The positive part of attribution maps, smoothed as the confusion browser shows it.
 
-    Single points flicker; a person wants to know which seconds and which bands matter.
+    The maps of single points are noisy; smoothing shows which seconds and which bands matter.
 
     Parameters
     ----------
     maps : np.ndarray [shape=(n, n_mels, columns)]
-        Of `attribution_maps`.
+        From `attribution_maps`.
 
     Returns
     -------
     np.ndarray [shape=(n, n_mels, columns)]
     """
-    return np.stack([gaussian_filter(one, (2, 4)) for one in maps]).clip(min=0)
+    return np.stack([gaussian_filter(points, (2, 4)) for points in maps]).clip(min=0)
 
 
-def image_batch(learn, image):
-    """One image as the learner's own DataLoaders prepare it.
+def image_batch(learn: Learner, image: str | Path | np.ndarray) -> torch.Tensor:
+    """A batch of one image, prepared as the DataLoaders of the learner prepare it.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
     image : str, Path or np.ndarray [shape=(n_mels, columns, 3), dtype=uint8]
 
     Returns
@@ -87,22 +96,22 @@ def image_batch(learn, image):
     return torch.Tensor(batch)  # a plain tensor: fastai's subclass slows down every operation
 
 
-def embed_images(learn, tracks):
-    """What the network's last layer is given of each image.
+def embed_images(learn: Learner, tracks: pd.DataFrame) -> torch.Tensor:
+    """Embeddings of images: the input of the last layer of the network.
 
     Parameters
     ----------
-    learn : fastai.learner.Learner
-        Its model is a body and a head, as fastai makes it.
-    tracks : pd.DataFrame
+    learn
+        Its model has a body (the backbone) and a head, as in fastai.
+    tracks
         With `image`.
 
     Returns
     -------
     torch.Tensor [shape=(n, d)]
-        Of length 1, so that products are cosine similarities.
+        Each row has the length 1, so that dot products are cosine similarities.
     """
-    body, head = learn.model.eval()
+    backbone, head = learn.model.eval()
     device = next(head.parameters()).device
     parts = []
     with torch.inference_mode():
@@ -111,24 +120,29 @@ def embed_images(learn, tracks):
             parts.append(head[:-1](features.to(device)))
         else:
             for (batch,) in learn.dls.test_dl(tracks, num_workers=0):
-                parts.append(head[:-1](body(batch.to(device))))
+                parts.append(head[:-1](backbone(batch.to(device))))
     return normalize(torch.cat([torch.Tensor(part) for part in parts]).float()).cpu()
 
 
-def nearest(asked, known, n=5):
-    """The rows of `known` most like one embedding.
+def nearest(query: torch.Tensor, references: torch.Tensor, n: int = 5) -> list[tuple[int, float]]:
+    """The rows of `references` that are most similar to one embedding.
 
     Parameters
     ----------
-    asked : torch.Tensor [shape=(d,)]
-    known : torch.Tensor [shape=(n_known, d)]
-        Both of `embed_images`.
-    n : int
+    query : torch.Tensor [shape=(d,)]
+    references : torch.Tensor [shape=(n_references, d)]
+        Both from `embed_images`.
 
     Returns
     -------
     list of (int, float)
-        Row and cosine similarity, the most alike first.
+        Row and cosine similarity, highest similarity first: `n` pairs, or all if there are fewer.
+
+    Examples
+    --------
+    >>> references = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    >>> [row for row, _ in nearest(torch.tensor([0.0, 1.0]), references, n=2)]
+    [1, 2]
     """
-    similarity, rows = (known @ asked).topk(min(n, len(known)))
+    similarity, rows = (references @ query).topk(min(n, len(references)))
     return list(zip(rows.tolist(), similarity.tolist(), strict=True))

@@ -1,10 +1,11 @@
-/* The page's half of melgenre.confusion.ConfusionBrowser.
+/* The front end of melgenre.ConfusionBrowser.
 
-   The matrix is a grid of cells to walk with the arrow keys; a chosen cell's clips are asked of
-   the kernel, and so are sound, evidence and neighbours. Names only ever become text, never markup.
+   The matrix is a grid of cells; the arrow keys move between them. The clips of a selected cell are
+   requested from the kernel, and so are sounds, attribution maps and neighbours. Names only ever
+   become text, never markup.
 */
 
-/* An element with its properties and children; children that are null are left out. */
+/* Create an element with properties, attributes (`data`) and children; null children are skipped. */
 function make(tag, { data, ...properties } = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   for (const [name, value] of Object.entries(data ?? {})) element.setAttribute(name, value);
@@ -12,37 +13,36 @@ function make(tag, { data, ...properties } = {}, ...children) {
   return element;
 }
 
-const clipsOf = (n) => (n === 0 ? "no clip" : n === 1 ? "1 clip" : `${n} clips`);
+const clipCount = (n) => (n === 0 ? "no clips" : n === 1 ? "1 clip" : `${n} clips`);
 const percent = (share) => `${Math.round(100 * share)} %`;
 const clock = (seconds) =>
   `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
-/* A cell, row or column in words: "7 rock clips called metal". */
-function inWords(matrix, genre, predicted) {
+/* A cell, row or column in words: "3 rock clips predicted as metal". */
+function cellLabel(matrix, genre, predicted) {
   const { genres, counts } = matrix;
   let n = 0;
   genres.forEach((row, i) => genres.forEach((column, j) => {
     if ((genre ?? row) === row && (predicted ?? column) === column) n += counts[i][j];
   }));
-  const named = n === 0 ? "no" : String(n);
-  const what = `${named}${genre === null ? "" : ` ${genre}`} ${n === 1 ? "clip" : "clips"}`;
-  if (predicted === null) return genre === null ? `all ${what}` : what;
-  return `${what} called ${predicted}${genre === predicted ? ", rightly" : ""}`;
+  const clips = `${n || "no"}${genre === null ? "" : ` ${genre}`} ${n === 1 ? "clip" : "clips"}`;
+  if (predicted === null) return genre === null ? `all ${clips}` : clips;
+  return `${clips} predicted as ${predicted}${genre === predicted ? " (correct)" : ""}`;
 }
 
-/* Questions to the kernel, each with a ticket that its answer bears. */
+/* Requests to the kernel. Each has a ticket, and the answer to it has the same ticket. */
 function connect(model) {
   const waiting = new Map();
   const own = Math.random().toString(36).slice(2);
-  let asked = 0;
+  let requests = 0;
   const listen = (content, buffers) => {
     waiting.get(content.ticket)?.({ ...content, buffers });
     waiting.delete(content.ticket);
   };
   model.on("msg:custom", listen);
   return {
-    ask: (message) => new Promise((resolve) => {
-      const ticket = `${own}-${asked++}`;
+    request: (message) => new Promise((resolve) => {
+      const ticket = `${own}-${requests++}`;
       waiting.set(ticket, resolve);
       model.send({ ...message, ticket });
     }),
@@ -50,12 +50,12 @@ function connect(model) {
   };
 }
 
-/* Keep the keys that are pressed inside the widget away from the notebook around it.
+/* Keep keys that are pressed inside the widget from the shortcuts of the notebook.
 
-   JupyterLab and Notebook 7 match shortcuts in the capture phase on the document, before any
-   listener in here, and match them from the focused element outwards. An attribute on the widget's
-   root is thus reached too late: `:focus` has already matched. It must be on the focused element
-   itself, and only a listener on the window can put it there in time. Ctrl-S still saves.
+   JupyterLab and Notebook 7 match shortcuts in the capture phase on the document, before the
+   listeners of this widget, and they start at the focused element. An attribute on the root of the
+   widget comes too late: `:focus` has matched before. So the attribute must be on the focused
+   element itself, and only a listener on the window can set it in time. Ctrl-S still saves.
 */
 function keepKeys(root) {
   const suppress = (event) => {
@@ -64,118 +64,122 @@ function keepKeys(root) {
     event.target.toggleAttribute("data-lm-suppress-shortcuts", !saves);
   };
   window.addEventListener("keydown", suppress, true);
-  // Other listeners of the notebook and of VS Code wait until the event bubbles; a key with Ctrl,
-  // such as Ctrl-C, is theirs to handle.
+  // Other listeners of the notebook and of VS Code run when the event bubbles. They still get keys
+  // with Ctrl, such as Ctrl-C.
   root.addEventListener("keydown", (event) => {
     if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
   });
   return () => window.removeEventListener("keydown", suppress, true);
 }
 
-/* The matrix: a grid with one place in the tab order, walked with arrow keys. */
-function drawMatrix(model, told) {
+/* The matrix: a grid with one element in the tab order; the arrow keys move between its elements. */
+function drawMatrix(model, liveRegion) {
   const matrix = model.get("matrix");
   const { genres, counts } = matrix;
   const sums = counts.map((row) => row.reduce((a, b) => a + b, 0));
   const table = make("table", { data: { role: "grid", "aria-label": "Confusion matrix" } });
-  const places = []; // rows of elements; the first row and column are names
-  let perCent = false;
+  const grid = []; // rows of elements; the first row and the first column are headers
+  let normalize = false;
 
-  const place = (element, genre, predicted) => {
-    const words = inWords(matrix, genre, predicted);
+  const addBehaviour = (element, genre, predicted) => {
+    const label = cellLabel(matrix, genre, predicted);
     element.tabIndex = -1;
-    element.title = words;
-    element.setAttribute("aria-label", words);
-    const tell = () => { told.textContent = words; };
-    element.addEventListener("mouseenter", tell);
-    element.addEventListener("focus", tell);
+    element.title = label;
+    element.setAttribute("aria-label", label);
+    const announce = () => { liveRegion.textContent = label; };
+    element.addEventListener("mouseenter", announce);
+    element.addEventListener("focus", announce);
     element.addEventListener("click", () => {
       focusOn(element);
       model.set("selection", [genre, predicted]);
       model.save_changes();
     });
-    element.choice = [genre, predicted];
+    element.cell = [genre, predicted];
     return element;
   };
-  const name = (text, role) =>
-    make("th", { data: { role } }, make("span", { textContent: text }));
-  const corner = place(name("is ↓ called →", "columnheader"), null, null);
+  const header = (text, role, genre, predicted) => {
+    const element = make("th", { data: { role } }, make("span", { textContent: text }));
+    return addBehaviour(element, genre, predicted);
+  };
+  const corner = header("predicted genre →\ntrue genre ↓", "columnheader", null, null);
   corner.classList.add("corner");
-  places.push([corner, ...genres.map((genre) => place(name(genre, "columnheader"), null, genre))]);
+  grid.push([corner, ...genres.map((genre) => header(genre, "columnheader", null, genre))]);
   genres.forEach((genre, i) => {
     const cells = genres.map((predicted, j) => {
-      const cell = place(make("td", { data: { role: "gridcell" } }), genre, predicted);
+      const cell = addBehaviour(make("td", { data: { role: "gridcell" } }), genre, predicted);
       const share = sums[i] ? counts[i][j] / sums[i] : 0;
       cell.style.setProperty("--share", share.toFixed(3));
       cell.classList.toggle("strong", share > 0.8);
       return cell;
     });
-    places.push([place(name(genre, "rowheader"), genre, null), ...cells]);
+    grid.push([header(genre, "rowheader", genre, null), ...cells]);
   });
-  table.append(...places.map((row) => make("tr", { data: { role: "row" } }, ...row)));
+  table.append(...grid.map((row) => make("tr", { data: { role: "row" } }, ...row)));
 
-  function write() {
+  function writeNumbers() {
     genres.forEach((_, i) => genres.forEach((_, j) => {
       const n = counts[i][j];
-      const text = perCent ? Math.round((100 * n) / sums[i]) : n;
-      places[i + 1][j + 1].textContent = n ? text : "";
+      const text = normalize ? Math.round((100 * n) / sums[i]) : n;
+      grid[i + 1][j + 1].textContent = n ? text : "";
     }));
   }
   function focusOn(element) {
-    for (const one of places.flat()) one.tabIndex = one === element ? 0 : -1;
+    for (const other of grid.flat()) other.tabIndex = other === element ? 0 : -1;
     element.focus();
   }
-  function mark() {
+  function markSelection() {
     const [genre, predicted] = model.get("selection");
-    const chosen = genre !== null || predicted !== null;
-    for (const one of places.flat()) {
-      const [row, column] = one.choice;
+    const selected = genre !== null || predicted !== null;
+    for (const element of grid.flat()) {
+      const [row, column] = element.cell;
       const inside = (genre ?? row) === row && (predicted ?? column) === column;
-      one.classList.toggle("chosen", chosen && inside && one.tagName === "TD");
-      one.setAttribute("aria-selected", String(row === genre && column === predicted && chosen));
+      element.classList.toggle("selected", selected && inside && element.tagName === "TD");
+      const exactly = selected && row === genre && column === predicted;
+      element.setAttribute("aria-selected", String(exactly));
     }
   }
   table.addEventListener("keydown", (event) => {
-    const row = places.findIndex((elements) => elements.includes(event.target));
+    const row = grid.findIndex((elements) => elements.includes(event.target));
     if (row < 0) return;
-    const column = places[row].indexOf(event.target);
-    const last = places.length - 1;
+    const column = grid[row].indexOf(event.target);
+    const last = grid.length - 1;
     const to = {
       ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
       ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
       Home: [row, 0], End: [row, last], PageUp: [0, column], PageDown: [last, column],
     }[event.key];
-    if (to) focusOn(places[Math.min(Math.max(to[0], 0), last)][Math.min(Math.max(to[1], 0), last)]);
+    if (to) focusOn(grid[Math.min(Math.max(to[0], 0), last)][Math.min(Math.max(to[1], 0), last)]);
     else if (event.key === "Enter" || event.key === " ") event.target.click();
     else return;
     event.preventDefault();
   });
-  places[1][1].tabIndex = 0;
-  write();
-  mark();
-  return { table, mark, showPerCent: (value) => { perCent = value; write(); } };
+  grid[1][1].tabIndex = 0;
+  writeNumbers();
+  markSelection();
+  const setNormalize = (value) => { normalize = value; writeNumbers(); };
+  return { table, markSelection, setNormalize };
 }
 
 /* The mel-spectrogram of a clip with a cursor, and the button that plays it. */
-function drawPlayer(clip, png, { ask, stage }) {
+function drawPlayer(clip, png, { request, media }) {
   const audio = make("audio", { preload: "auto" });
   const cursor = make("div", { className: "cursor", hidden: true });
   const image = png.byteLength
     ? make("img", { alt: `Mel-spectrogram of ${clip.name}`, draggable: false,
-                    src: stage.url(png, "image/png") })
+                    src: media.url(png, "image/png") })
     : make("div", { className: "missing", textContent: "no image" });
-  const start = clip.sound_start ?? 0; // where in the image the sound begins
+  const start = clip.sound_start ?? 0; // seconds in the image where the sound begins
   const screen = make("div", {
     className: "spectrogram",
-    data: clip.sound === "here"
+    data: clip.sound === "available"
       ? { role: "slider", tabindex: 0, "aria-label": `Position in ${clip.name}`, "aria-valuemin": 0,
           "aria-valuemax": Math.round(clip.seconds), "aria-valuenow": 0 }
       : {},
   }, image, cursor);
   const status = make("span", { className: "status", data: { role: "status" } });
-  if (clip.sound !== "here") {
-    status.textContent = clip.sound === "gone"
-      ? "The sound is gone: its file is no longer there." : "No sound, only its image.";
+  if (clip.sound !== "available") {
+    status.textContent = clip.sound === "missing"
+      ? "No sound: its file is missing." : "No sound, only the image.";
     return { screen, row: make("div", { className: "controls" }, status) };
   }
   const button = make("button", { type: "button" });
@@ -185,37 +189,37 @@ function drawPlayer(clip, png, { ask, stage }) {
   };
   label();
 
-  let loading = null; // one request, however often the button is pressed meanwhile
-  const load = () => (loading ??= fetchSound());
-  async function fetchSound() {
-    status.textContent = "Fetching the sound …";
-    const answer = await ask({ kind: "sound", table: clip.table, row: clip.row });
+  let loading = null; // one request, even if the button is pressed several times
+  const load = () => (loading ??= loadSound());
+  async function loadSound() {
+    status.textContent = "Loading the sound …";
+    const answer = await request({ kind: "sound", table: clip.table, row: clip.row });
     status.textContent = answer.error ?? "";
     if (answer.error) {
       loading = null;
       return false;
     }
-    audio.src = stage.url(answer.buffers[0], "audio/mpeg");
+    audio.src = media.url(answer.buffers[0], "audio/mpeg");
     return true;
   }
   async function play() {
-    stage.player = audio;
-    for (const other of stage.root.querySelectorAll("audio")) if (other !== audio) other.pause();
-    if (!(await load()) || stage.player !== audio) return; // another clip was started meanwhile
+    media.player = audio;
+    for (const other of media.root.querySelectorAll("audio")) if (other !== audio) other.pause();
+    if (!(await load()) || media.player !== audio) return; // another clip was started
     try {
       await audio.play();
     } catch (error) {
       if (error.name === "AbortError") return;
-      audio.pause(); // a failed play() leaves `paused` false
-      status.textContent = `This browser does not play it: ${error.message}`;
+      audio.pause(); // after a failed play(), `paused` is still false
+      status.textContent = `This browser cannot play the sound: ${error.message}`;
     }
   }
   async function seek(position) {
     if (!(await load())) return;
     audio.currentTime = Math.max(0, position - start);
-    move();
+    showPosition();
   }
-  function move() {
+  function showPosition() {
     const position = start + audio.currentTime;
     cursor.hidden = false;
     cursor.style.left = `${(100 * position) / clip.seconds}%`;
@@ -225,12 +229,12 @@ function drawPlayer(clip, png, { ask, stage }) {
   }
   function follow() {
     if (audio.paused) return;
-    move();
+    showPosition();
     requestAnimationFrame(follow);
   }
   audio.addEventListener("play", () => { label(); follow(); });
   audio.addEventListener("pause", label); // also fires at the end of the sound
-  audio.addEventListener("ended", move);
+  audio.addEventListener("ended", showPosition);
   button.addEventListener("click", () => (audio.paused ? play() : audio.pause()));
   screen.addEventListener("click", async (event) => {
     const { left, width } = screen.getBoundingClientRect();
@@ -247,19 +251,19 @@ function drawPlayer(clip, png, { ask, stage }) {
   return { screen, row: make("div", { className: "controls" }, button, status, audio) };
 }
 
-/* A switch that fetches something from the kernel the first time it is turned on. */
-function drawSwitch(label, fetchOnce, show) {
+/* A checkbox that requests something from the kernel when it is checked for the first time. */
+function drawSwitch(label, requestOnce, show) {
   const box = make("input", { type: "checkbox" });
   const note = make("span", { className: "status", data: { role: "status" } });
-  let fetching = null; // one request, however often the switch is turned meanwhile
+  let pending = null; // one request, even if the checkbox is clicked several times
   box.addEventListener("change", async () => {
-    if (fetching === null) {
-      note.textContent = box.checked ? "computing …" : "";
-      if (!box.checked) return; // turned off after an error
+    if (pending === null) {
+      note.textContent = box.checked ? "Computing …" : "";
+      if (!box.checked) return; // unchecked after an error
     }
-    const answer = await (fetching ??= fetchOnce());
+    const answer = await (pending ??= requestOnce());
     if (answer.error) {
-      fetching = null;
+      pending = null;
       note.textContent = answer.error;
     } else {
       note.textContent = "";
@@ -270,168 +274,184 @@ function drawSwitch(label, fetchOnce, show) {
 }
 
 /* The five highest probabilities, as bars. */
-function drawChances(clip) {
-  return make("div", { className: "probabilities" }, ...clip.probabilities.map(([genre, chance]) => {
+function drawProbabilities(clip) {
+  return make("div", {}, ...clip.probabilities.map(([genre, probability]) => {
     const kind = genre === clip.predicted ? "predicted" : genre === clip.genre ? "true" : "";
     const bar = make("span", { className: `bar ${kind}` });
-    bar.style.width = `${Math.max(1, 100 * chance)}%`;
+    bar.style.width = `${Math.max(1, 100 * probability)}%`;
     const mark = genre === clip.genre ? " (true)" : "";
-    return make("div", { className: "chance" },
+    return make("div", { className: "probability" },
       make("span", { className: "label", textContent: genre + mark }),
       make("span", { className: "track" }, bar),
-      make("span", { className: "value", textContent: percent(chance) }));
+      make("span", { className: "value", textContent: percent(probability) }));
   }));
 }
 
-/* What a person says of the clip: kept by the kernel at once. */
-function drawDecision(clip, matrix, ask) {
+/* The fields for the user's annotation of the clip; the kernel saves each change at once. */
+function drawAnnotation(clip, matrix, request) {
   const options = (names, empty) => [
     make("option", { value: "", textContent: empty }),
     ...names.map((name) => make("option", { value: name, textContent: name })),
   ];
-  const verdict = make("select", { data: { "aria-label": "Your decision" } },
-    ...options(matrix.verdicts, "undecided"));
-  const correct = make("select", { data: { "aria-label": "The right genre" } },
-    ...options(matrix.genres, "right genre?"));
+  const label = make("select", { data: { "aria-label": "Label" } },
+    ...options(matrix.labels, "not reviewed"));
+  const correct = make("select", { data: { "aria-label": "Correct genre" } },
+    ...options(matrix.genres, "correct genre?"));
   const comment = make("input", { type: "text", placeholder: "comment", maxLength: 500,
                                   data: { "aria-label": "Comment" } });
   const status = make("span", { className: "status", data: { role: "status" } });
-  verdict.value = clip.decision?.decision ?? "";
-  correct.value = clip.decision?.correct_genre ?? "";
-  comment.value = clip.decision?.comment ?? "";
-  const fit = () => {
-    correct.hidden = verdict.value !== "mislabelled";
-    comment.hidden = verdict.value === "";
+  label.value = clip.annotation?.label ?? "";
+  correct.value = clip.annotation?.correct_genre ?? "";
+  comment.value = clip.annotation?.comment ?? "";
+  const showFields = () => {
+    correct.hidden = label.value !== "mislabelled";
+    comment.hidden = label.value === "";
   };
-  const keep = async () => {
-    fit();
-    const answer = await ask({
-      kind: "decision", table: clip.table, row: clip.row, decision: verdict.value || null,
+  const save = async () => {
+    showFields();
+    const answer = await request({
+      kind: "annotation", table: clip.table, row: clip.row, label: label.value || null,
       correct_genre: correct.hidden ? "" : correct.value, comment: comment.value,
     });
-    status.textContent = answer.error ?? `kept in ${answer.file}`;
+    status.textContent = answer.error ?? `saved in ${answer.file}`;
   };
-  fit();
-  for (const field of [verdict, correct, comment]) field.addEventListener("change", keep);
-  return make("div", { className: "decision" }, verdict, correct, comment, status);
+  showFields();
+  for (const field of [label, correct, comment]) field.addEventListener("change", save);
+  return make("div", { className: "annotation" }, label, correct, comment, status);
 }
 
+/* The card of a clip: names, spectrogram, player and, for a clip of the results, all the rest. */
 function drawClip(clip, png, tools) {
-  const { ask, stage, matrix } = tools;
-  const from = { table: clip.table, row: clip.row };
+  const { request, media, matrix } = tools;
+  const row = { table: clip.table, row: clip.row };
   const player = drawPlayer(clip, png, tools);
-  const who = clip.artist === null ? "" : ` · artist ${clip.artist}`;
-  const similar = clip.similarity === undefined ? "" : ` · likeness ${clip.similarity.toFixed(2)}`;
-  const [, chance] = clip.probabilities.find(([genre]) => genre === clip.predicted) ?? [];
-  const called = clip.predicted ? `, called ${clip.predicted}` : "";
+  const artist = clip.artist === null ? "" : ` · artist ${clip.artist}`;
+  const similarity =
+    clip.similarity === undefined ? "" : ` · similarity ${clip.similarity.toFixed(2)}`;
+  const [, confidence] = clip.probabilities.find(([genre]) => genre === clip.predicted) ?? [];
+  const percentage = confidence ? ` (${percent(confidence)})` : "";
+  const predicted = clip.predicted ? `, predicted genre: ${clip.predicted}${percentage}` : "";
   const card = make("article", { className: "clip" },
-    make("div", { className: "name" }, make("strong", { textContent: clip.name }), who + similar),
-    make("div", { className: "genres",
-                  textContent: `is ${clip.genre}${called}${chance ? ` (${percent(chance)})` : ""}` }),
+    make("div", {}, make("strong", { textContent: clip.name }), artist + similarity),
+    make("div", { className: "genres", textContent: `true genre: ${clip.genre}${predicted}` }),
     player.screen, player.row);
-  if (clip.table !== "results") return card; // a neighbour: to be seen and heard
+  if (clip.table !== "results") return card; // a neighbour has only image and sound
 
-  card.append(drawChances(clip));
-  if (matrix.verdicts.length) card.append(drawDecision(clip, matrix, ask));
-  if (matrix.explains && png.byteLength) {
-    player.row.append(drawWhy(player.screen, () => ask({ kind: "evidence", ...from }), stage));
+  card.append(drawProbabilities(clip));
+  if (matrix.labels.length) card.append(drawAnnotation(clip, matrix, request));
+  if (matrix.attribution && png.byteLength) {
+    const requestOnce = () => request({ kind: "attribution", ...row });
+    player.row.append(drawAttribution(player.screen, requestOnce, media));
   }
-  if (matrix.compares && png.byteLength) {
-    // Last in the card, so that the opened list moves nothing that the card shows already.
+  if (matrix.neighbours && png.byteLength) {
+    // At the end of the card, so that nothing above moves when the list opens.
     const list = make("div", { className: "neighbours", hidden: true });
     card.append(list);
-    player.row.append(
-      drawNeighbours(list, () => ask({ kind: "neighbours", ...from }), tools));
+    const requestOnce = () => request({ kind: "neighbours", ...row });
+    player.row.append(drawNeighbours(list, requestOnce, tools));
   }
   return card;
 }
 
-/* The switch that lays the attribution over the mel-spectrogram. */
-function drawWhy(screen, fetchOnce, stage) {
-  const overlay = make("img", { className: "evidence", alt: "", hidden: true });
+/* The checkbox that lays the attribution map over the mel-spectrogram. */
+function drawAttribution(screen, requestOnce, media) {
+  const overlay = make("img", { className: "attribution", alt: "", hidden: true });
   screen.insertBefore(overlay, screen.lastChild);
-  return drawSwitch("Why?", fetchOnce, (on, answer, note) => {
-    if (!overlay.src) overlay.src = stage.url(answer.buffers[0], "image/png");
+  return drawSwitch("Attribution", requestOnce, (on, answer, note) => {
+    if (!overlay.src) overlay.src = media.url(answer.buffers[0], "image/png");
     overlay.hidden = !on;
-    screen.classList.toggle("explained", on);
+    screen.classList.toggle("attributed", on);
     note.replaceChildren(...(on ? answer.genres : []).map((genre, i) =>
       make("span", { className: i ? "for-true" : "for-predicted", textContent: `■ for ${genre} ` })));
   });
 }
 
-/* The switch that lists the nearest training clips. */
-function drawNeighbours(list, fetchOnce, tools) {
-  return drawSwitch("Nearest training clips", fetchOnce, (on, answer) => {
+/* The checkbox that lists the nearest training clips. */
+function drawNeighbours(list, requestOnce, tools) {
+  return drawSwitch("Nearest training clips", requestOnce, (on, answer) => {
     if (!list.childElementCount) {
-      list.append(...answer.clips.map((one, i) => drawClip(one, answer.buffers[i], tools)));
+      list.append(...answer.clips.map((clip, i) => drawClip(clip, answer.buffers[i], tools)));
     }
     list.hidden = !on;
     if (!on) for (const audio of list.querySelectorAll("audio")) audio.pause();
   });
 }
 
-function render({ model, el }) {
+/* The clips of the selection, as many as have been loaded, and the button that loads more. */
+function drawClips(model, root, request) {
   const matrix = model.get("matrix");
-  const { ask, close } = connect(model);
   const urls = [];
-  const root = make("div", { className: "melgenre-confusion" });
-  const releaseKeys = keepKeys(root);
-  const stage = {
+  const media = {
     root,
+    player: null, // the audio element that was started last
     url(bytes, type) {
       const url = URL.createObjectURL(new Blob([bytes], { type }));
       urls.push(url);
       return url;
     },
   };
-  const told = make("div", { className: "told", data: { "aria-live": "polite" } });
-  told.textContent = "Hover, or walk with the arrow keys; click or press Enter to see the clips.";
-  const grid = drawMatrix(model, told);
-  const shares = make("input", { type: "checkbox" });
-  shares.addEventListener("change", () => grid.showPerCent(shares.checked));
   const heading = make("h4", { data: { "aria-live": "polite" } });
-  const list = make("div", { className: "list" });
-  const more = make("button", { type: "button", textContent: "More", hidden: true });
+  const list = make("div", {});
+  const more = make("button", { type: "button", hidden: true });
   let shown = 0;
 
-  async function fetchClips() {
+  async function loadClips() {
     const selection = model.get("selection");
     const start = shown;
-    const answer = await ask({ kind: "clips", selection, start });
-    // Chosen otherwise meanwhile, or asked twice: this answer is no longer wanted.
+    const answer = await request({ kind: "clips", selection, start });
+    // The selection has changed, or another answer has come first: this one is not needed.
     if (String(selection) !== String(model.get("selection")) || start !== shown) return;
     if (answer.error) { heading.textContent = answer.error; return; }
-    heading.textContent = inWords(matrix, ...selection);
+    heading.textContent = cellLabel(matrix, ...selection);
     list.append(...answer.clips.map((clip, i) =>
-      drawClip(clip, answer.buffers[i], { ask, stage, matrix })));
+      drawClip(clip, answer.buffers[i], { request, media, matrix })));
     shown += answer.clips.length;
     more.hidden = shown >= answer.total;
-    more.textContent = `More (${clipsOf(answer.total - shown)})`;
+    more.textContent = `More (${clipCount(answer.total - shown)})`;
   }
-  function choose() {
-    grid.mark();
+  function clear() {
+    for (const audio of list.querySelectorAll("audio")) audio.pause();
     list.replaceChildren();
     urls.splice(0).forEach((url) => URL.revokeObjectURL(url));
     shown = 0;
     more.hidden = true;
-    const chosen = model.get("selection").some((genre) => genre !== null);
-    heading.textContent = chosen ? "Asking the kernel …" : "";
-    if (chosen) fetchClips();
   }
-  more.addEventListener("click", fetchClips);
-  model.on("change:selection", choose);
+  function showSelection() {
+    clear();
+    const selected = model.get("selection").some((genre) => genre !== null);
+    heading.textContent = selected ? "Loading …" : "";
+    if (selected) loadClips();
+  }
+  more.addEventListener("click", loadClips);
+  const section = make("section", { className: "clips", data: { "aria-label": "Clips" } },
+    heading, list, more);
+  return { section, showSelection, clear };
+}
+
+function render({ model, el }) {
+  const { request, close } = connect(model);
+  const root = make("div", { className: "melgenre-confusion" });
+  const releaseKeys = keepKeys(root);
+  const liveRegion = make("div", { className: "live", data: { "aria-live": "polite" } });
+  liveRegion.textContent =
+    "Select a cell with the mouse or the arrow keys; a click or Enter shows its clips.";
+  const grid = drawMatrix(model, liveRegion);
+  const clips = drawClips(model, root, request);
+  const normalize = make("input", { type: "checkbox" });
+  normalize.addEventListener("change", () => grid.setNormalize(normalize.checked));
+  const onSelection = () => { grid.markSelection(); clips.showSelection(); };
+  model.on("change:selection", onSelection);
   root.append(
     make("div", { className: "matrix" }, grid.table,
-      make("label", {}, shares, " per cent of the row"), told),
-    make("section", { className: "clips", data: { "aria-label": "Clips" } }, heading, list, more));
+      make("label", {}, normalize, " Percentages of each row"), liveRegion),
+    clips.section);
   el.append(root);
-  choose();
+  onSelection();
   return () => {
-    model.off("change:selection", choose);
+    model.off("change:selection", onSelection);
     close();
     releaseKeys();
-    for (const audio of root.querySelectorAll("audio")) audio.pause();
-    urls.forEach((url) => URL.revokeObjectURL(url));
+    clips.clear();
   };
 }
 

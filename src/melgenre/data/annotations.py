@@ -1,128 +1,159 @@
-"""What a person has decided about clips, in a CSV of its own: the raw data is never changed."""
+"""Reviewed labels of clips, in a CSV file of their own: the music itself is never changed."""
 
+from __future__ import annotations
+
+import warnings
 from pathlib import Path
 
 import pandas as pd
 
-from ..errors import MelgenreError
+from ..errors import MelgenreError, MelgenreWarning
 from ..files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
 
 LABELS = ("fine", "mislabelled", "corrupted", "duplicate")
-"""What a clip can be called: kept as it is, or one of three faults."""
+"""The result of a review: the clip is kept as it is, or it has one of three faults."""
 
-COLUMNS = ["track_id", "genre", "decision", "correct_genre", "comment"]
+COLUMNS = ["track_id", "genre", "label", "correct_genre", "comment"]
+
+ANNOTATIONS_FILE, EARLIER_FILE = "annotations.csv", "decisions.csv"
+"""The usual name of the file, and the name that earlier versions gave it."""
 
 
 class AnnotationError(MelgenreError, ValueError):
-    """A file of decisions, or a decision, that cannot be used; the message says why."""
+    """A file of annotations, or a label, that cannot be used; the message says why."""
 
 
-def load_annotations(file):
-    """The decisions kept in a file.
+def load_annotations(file: str | Path) -> pd.DataFrame:
+    """Read the annotations of a file.
+
+    Files of earlier versions are read as well: their name was `decisions.csv`, the column `label`
+    was named `decision`, and the label `corrupted` was named `broken`.
 
     Parameters
     ----------
-    file : str or Path
+    file
+        Where `annotations.csv` does not exist, `decisions.csv` in the same folder is read.
 
     Returns
     -------
     pd.DataFrame
-        `track_id`, `genre` (as labelled), `decision` (one of `LABELS`), `correct_genre` (empty
-        where not known), `comment`; a row a track, none if there is no file yet.
+        One row per track: `track_id`, `genre` (as the collection has it), `label` (one of
+        `LABELS`), `correct_genre` (empty where unknown) and `comment`. No rows if there is no file.
 
     Raises
     ------
     AnnotationError
-        If the file is no table of decisions.
+        If the file is not a table of annotations.
     """
     file = Path(file)
+    if file.name == ANNOTATIONS_FILE and not file.exists():
+        file = file.with_name(EARLIER_FILE)
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS, dtype=str)
     try:
-        decisions = pd.read_csv(file, dtype=str, keep_default_na=False).map(spreadsheet_plain)
-        decisions = decisions.replace({"decision": {"broken": "corrupted"}})  # its earlier name
+        table = pd.read_csv(file, dtype=str, keep_default_na=False).map(spreadsheet_plain)
     except (ValueError, OSError) as error:
         raise AnnotationError(
-            f"{file.name} cannot be read as a table ({error}). Correct it, or move it away."
+            f"{file.name} cannot be read as a table ({error}). Correct the file or move it away."
         ) from error
-    if list(decisions.columns) != COLUMNS or not decisions["decision"].isin(LABELS).all():
+    table = table.rename(columns={"decision": "label"}).replace({"label": {"broken": "corrupted"}})
+    if list(table.columns) != COLUMNS or not table["label"].isin(LABELS).all():
         raise AnnotationError(
-            f"{file.name} is no file of decisions: it needs the columns {', '.join(COLUMNS)}, with "
-            f"{', '.join(LABELS)} as decision. Mend it, or move it away."
+            f"{file.name} is not a file of annotations: it needs the columns {', '.join(COLUMNS)}, "
+            f"and each label must be one of {', '.join(LABELS)}. Correct the file or move it away."
         )
-    return decisions.drop_duplicates("track_id", keep="last").reset_index(drop=True)
+    return table.drop_duplicates("track_id", keep="last").reset_index(drop=True)
 
 
-def save_annotation(file, track_id, genre, decision, *, correct_genre="", comment=""):
-    """Write one decision into a file, in place of an earlier one about the same track.
+def save_annotation(
+    file: str | Path,
+    track_id: str,
+    genre: str,
+    label: str | None,
+    *,
+    correct_genre: str = "",
+    comment: str = "",
+) -> pd.DataFrame:
+    """Write one annotation to a file; it replaces an earlier annotation of the same track.
 
     Parameters
     ----------
-    file : str or Path
-        Made, with its folder, where it is missing.
-    track_id, genre : str
-        The track, and its genre as labelled.
-    decision : str or None
-        One of `LABELS`; None takes an earlier decision back.
-    correct_genre, comment : str
+    file
+        The file and its folder are created if they do not exist.
+    genre
+        The track's genre in the collection.
+    label
+        One of `LABELS`; None deletes the annotation of this track.
 
     Returns
     -------
     pd.DataFrame
-        All decisions of the file.
+        All annotations of the file.
 
     Raises
     ------
     AnnotationError
-        If the decision is none of `LABELS`, or the file is no table of decisions.
+        If the label is unknown, or the file is not a table of annotations.
     """
-    if decision not in (None, *LABELS):
-        raise AnnotationError(f"{decision!r} is no decision. Say one of {', '.join(LABELS)}.")
+    if label not in (None, *LABELS):
+        raise AnnotationError(f"{label!r} is not a label. Use one of {', '.join(LABELS)}.")
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     sweep(file.parent)
     with locked(file):  # another notebook may write to it at the same time
-        decisions = load_annotations(file)
-        decisions = decisions[decisions["track_id"] != track_id]
-        if decision:
-            values = (track_id, genre, decision, correct_genre, comment)
+        annotations = load_annotations(file)
+        annotations = annotations[annotations["track_id"] != track_id]
+        if label is not None:
+            values = (track_id, genre, label, correct_genre, comment)
             row = pd.DataFrame([dict(zip(COLUMNS, values, strict=True))])
-            decisions = pd.concat([decisions, row], ignore_index=True)
+            annotations = pd.concat([annotations, row], ignore_index=True)
         with atomic_write(file) as part:
-            decisions.map(spreadsheet_safe).to_csv(part, index=False)
-    return decisions
+            annotations.map(spreadsheet_safe).to_csv(part, index=False)
+    return annotations
 
 
-def apply_annotations(tracks, decisions):
-    """The table of tracks as a person has decided: faults left out, wrong genres corrected.
+def apply_annotations(tracks: pd.DataFrame, annotations: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """Correct a table of tracks by its annotations, before the tracks are split.
 
-    A mislabelled track whose right genre is known gets it; other mislabelled ones, broken ones
-    and duplicates are left out. It says what it did: a figure from a `test` that was mended after
-    looking at its mistakes is no longer the published protocol's.
+    A mislabelled track gets its correct genre where that is known. Other mislabelled tracks,
+    corrupted tracks and duplicates are removed. Because a result on a corrected test set is not
+    comparable with results on the original one, a `MelgenreWarning` gives the number of changes.
 
     Parameters
     ----------
-    tracks : pd.DataFrame
-        With `track_id` and `genre`, of `load_collection`; split it afterwards.
-    decisions : pd.DataFrame, str or Path
-        Of `load_annotations`, or the file.
+    tracks
+        With `track_id` and `genre`, as `load_collection` returns it.
+    annotations
+        As `load_annotations` returns it, or its file.
 
     Returns
     -------
     pd.DataFrame
-        Fewer rows, the same columns.
+        The same columns, and a row for each track that is kept.
+
+    Examples
+    --------
+    >>> tracks = pd.DataFrame({"track_id": ["a", "b"], "genre": ["rock", "jazz"]})
+    >>> fine = pd.DataFrame([["a", "rock", "fine", "", ""]], columns=COLUMNS)
+    >>> apply_annotations(tracks, fine)
+      track_id genre
+    0        a  rock
+    1        b  jazz
     """
-    if not isinstance(decisions, pd.DataFrame):
-        decisions = load_annotations(decisions)
-    by_track = decisions.set_index("track_id")
-    verdict = tracks["track_id"].map(by_track["decision"])
+    if not isinstance(annotations, pd.DataFrame):
+        annotations = load_annotations(annotations)
+    by_track = annotations.set_index("track_id")
+    label = tracks["track_id"].map(by_track["label"])
     correct = tracks["track_id"].map(by_track["correct_genre"]).replace("", pd.NA)
-    corrected = (verdict == "mislabelled") & correct.notna()
-    left_out = verdict.isin(LABELS[1:]) & ~corrected
-    genre = tracks["genre"].where(~corrected, correct)
-    if corrected.any() or left_out.any():
-        print(
-            f"By decisions: {left_out.sum()} tracks left out, {corrected.sum()} given another "
-            "genre. Figures from here on are not comparable with the published protocols."
+    corrected = (label == "mislabelled") & correct.notna()
+    removed = label.isin(LABELS[1:]) & ~corrected
+    if corrected.any() or removed.any():
+        warnings.warn(
+            f"Tracks removed because of their annotations: {removed.sum()}; genres corrected: "
+            f"{corrected.sum()}. Results on these tracks are not comparable with results on the "
+            "published splits.",
+            MelgenreWarning,
+            stacklevel=2,
         )
-    return tracks.assign(genre=genre)[~left_out].reset_index(drop=True)
+    genre = tracks["genre"].where(~corrected, correct)
+    return tracks.assign(genre=genre)[~removed].reset_index(drop=True)

@@ -142,8 +142,12 @@ def load_settings(folder):
 
 
 def image_settings(image: str | Path) -> MelSettings:
-    """The settings saved beside an image's genre folder, else the defaults."""
-    return next(filter(None, map(load_settings, Path(image).parents[1:4])), MelSettings())
+    """Settings of an image: those saved beside its genre's folder, else the defaults.
+
+    Between the image and that folder may be the folders of an artist and an album.
+    """
+    saved = next(filter(None, map(load_settings, Path(image).parents[1:4])), None)
+    return saved or MelSettings()
 
 
 def check_image(path, settings=MelSettings()):
