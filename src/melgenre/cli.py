@@ -66,7 +66,8 @@ def predict(
     unlike anything the model learned from. Ends with 3 if some recordings could not be used.
     """
     from .inference.batch import classify_folder, find_audio_files
-    from .inference.classifier import UNSURE, GenreClassifier
+    from .inference.classifier import GenreClassifier
+    from .inference.prediction import UNSURE
 
     with _sentences():
         songs, failed = [], []
