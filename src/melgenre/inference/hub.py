@@ -20,7 +20,7 @@ def find_folder(model: str | Path, network: str) -> Path:
     ----------
     model
         A folder, or `hf:owner/name[@revision]`. A folder that does not exist is never looked for
-        on the hub: a stranger may own a repository of that name.
+        on the hub: somebody else may own a repository of that name.
     network
         The file of the network that is needed: `model.onnx` or `model.safetensors`. Only this
         file and `config.json` are downloaded, never the pickle, which could run code.

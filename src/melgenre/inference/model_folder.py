@@ -51,7 +51,7 @@ FEWEST_CLIPS = 50
 
 
 class ModelError(MelgenreError, ValueError):
-    """An exported model that is missing, damaged or too new; the message says what to do."""
+    """An exported model that is missing, damaged or too new; the message explains what to do."""
 
 
 def read_config(folder: str | Path) -> dict:

@@ -109,7 +109,7 @@ class Analysis:
     def prediction(self) -> Prediction:
         """The genres of the whole recording: the mean probabilities of its windows.
 
-        Windows that are out of distribution (applause at the end, say) are ignored, unless they
+        Windows that are out of distribution (such as applause at the end) are ignored, unless they
         are at least half of all; then the recording is out of distribution itself.
         """
         inliers = ~self.is_ood

@@ -75,7 +75,14 @@ def plot_timeline(timeline: pd.DataFrame, images: Iterable[np.ndarray], figure: 
         )
     ax.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), xlabel="seconds", ylabel="probability")
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], bbox_to_anchor=(1, 1), loc="upper left", fontsize=8)
+    ax.legend(
+        handles[::-1],
+        labels[::-1],
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        labelspacing=0.2,
+        fontsize=min(8, 90 / len(labels)),  # so that the legend is no taller than the bands
+    )
     return ax
 
 
