@@ -18,7 +18,7 @@ from melgenre.data.audio import SAMPLE_RATE, iter_windows, load_audio
 from melgenre.features.images import load_center
 from melgenre.features.melspectrogram import melspectrogram_image
 from melgenre.inference.batch import classify_folder
-from melgenre.inference.classifier import BATCH, GenreClassifier
+from melgenre.inference.classifier import CPU_BATCH, GenreClassifier
 from melgenre.training.exported import load_exported
 from melgenre.training.precision import cpu_has_bf16
 
@@ -40,8 +40,8 @@ def main():
 
     def floor(images):
         images = list(images)
-        for start in range(0, len(images), BATCH):
-            batch = np.stack(images[start : start + BATCH]).astype(np.float32) / 255
+        for start in range(0, len(images), CPU_BATCH):
+            batch = np.stack(images[start : start + CPU_BATCH]).astype(np.float32) / 255
             session.run(None, {"images": batch})
 
     with tempfile.TemporaryDirectory() as folder:
@@ -85,13 +85,14 @@ def main():
 def smaller(model, by_torch):
     """What 8-bit weights and bf16 cost in agreement, and give in speed."""
     paths = dict.fromkeys(clips(40)[0])
-    windows = [(0, 30, melspectrogram_image(load_center(path))) for path in paths]
+    images = [melspectrogram_image(load_center(path)) for path in paths]
     judged = {}
 
     def judge(name, classifier, bf16=False):
         def run():
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                judged[name] = classifier.predict_windows(windows)[2]
+                single = (classifier.predict_images([image])[0] for image in images)
+                judged[name] = np.concatenate(list(single))
 
         return run
 
@@ -115,7 +116,7 @@ def smaller(model, by_torch):
     made = [
         {
             "precision": name,
-            "clips a second": round(len(windows) / median(seconds[name]), 1),
+            "clips a second": round(len(images) / median(seconds[name]), 1),
             "same genre": round(float((p.argmax(1) == reference.argmax(1)).mean()), 3),
             "largest difference": float(np.abs(p - reference).max().round(6)),
         }

@@ -118,13 +118,13 @@ from .inference.batch import (
 )
 from .inference.classifier import (
     GenreClassifier as GenreClassifier,
-    Prediction as Prediction,
 )
 from .inference.model_folder import (
     ModelError as ModelError,
 )
-from .inference.timeline import (
-    plot_timeline as plot_timeline,
+from .inference.prediction import (
+    Analysis as Analysis,
+    Prediction as Prediction,
 )
 from .networks import (
     ArchitectureError as ArchitectureError,

@@ -75,7 +75,8 @@ def predict(
     """
     from .data.table import probability_columns
     from .inference.batch import classify_folder, find_audio_files
-    from .inference.classifier import UNSURE, GenreClassifier
+    from .inference.classifier import GenreClassifier
+    from .inference.prediction import UNSURE
 
     with _errors_as_messages():
         songs, failed = [], []

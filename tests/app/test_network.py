@@ -1,6 +1,6 @@
-"""What melgenre sends into the network, seen below Python: nothing, and no name is looked up.
+"""melgenre sends nothing into the network, and looks up no name: system calls are traced.
 
-An audit hook of Python sees no more than Python's own calls; ONNX Runtime connects by itself.
+An audit hook of Python sees only Python's own calls, and ONNX Runtime makes its own.
 """
 
 import json
@@ -15,8 +15,10 @@ import psutil
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow  # each test starts traced processes
+
 CALLS = "connect,sendto,sendmsg,sendmmsg"
-# The caches that libraries write into a home: fonts and compiled functions, and no device id.
+# Caches that libraries write into the home folder: fonts and compiled functions, but no device id.
 CACHES = (".cache/matplotlib", ".config/matplotlib", ".cache/fontconfig", ".cache/numba")
 
 TORCH = """
@@ -46,8 +48,8 @@ def strace(tmp_path_factory):
     return strace
 
 
-class Watched:
-    """Commands run in an empty home, and what they sent and left there."""
+class Tracer:
+    """Runs commands in an empty home folder; checks what they send, and what they leave there."""
 
     def __init__(self, strace, folder):
         self.strace, self.home, self.log = strace, folder / "home", folder / "calls.txt"
@@ -76,7 +78,7 @@ class Watched:
 
 
 def sent_outside(log):
-    """The calls of a trace that reach further than this machine, or ask for a name's address."""
+    """The calls of a trace that connect to another machine, or look up a name."""
     addresses = [line for line in log.splitlines() if "sa_family=" in line]
     return [
         line for line in addresses
@@ -86,58 +88,58 @@ def sent_outside(log):
 
 
 @pytest.fixture
-def watched(strace, tmp_path):
-    return Watched(strace, tmp_path)
+def tracer(strace, tmp_path):
+    return Tracer(strace, tmp_path)
 
 
-def test_a_connection_below_python_would_be_seen(watched):
+def test_a_connection_below_python_would_be_seen(tracer):
     program = """
 import socket
 socket.socket(type=socket.SOCK_DGRAM).connect(("192.0.2.1", 9))  # a datagram is not sent yet
 socket.socket(type=socket.SOCK_DGRAM).sendto(b"name?", ("127.0.0.1", 53))
 socket.socket(type=socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
 """
-    subprocess.run(watched.command("-c", program), env=watched.environment, check=True)
-    assert len(sent_outside(watched.log.read_text())) == 2
+    subprocess.run(tracer.command("-c", program), env=tracer.environment, check=True)
+    assert len(sent_outside(tracer.log.read_text())) == 2
 
 
-def test_prediction_sends_nothing(watched, exported, write_song, tmp_path):
+def test_prediction_sends_nothing(tracer, exported, write_song, tmp_path):
     song = write_song(tmp_path / "song.wav")
     assert (exported / "model.onnx").exists()
-    said = watched.run("-m", "melgenre", "predict", "--json", "--model", exported, song)
-    assert json.loads(said)
-    assert watched.run("-c", TORCH, exported, song)
+    printed = tracer.run("-m", "melgenre", "predict", "--json", "--model", exported, song)
+    assert json.loads(printed)
+    assert tracer.run("-c", TORCH, exported, song)
 
 
-def test_extraction_sends_nothing(watched, write_song, tmp_path):
-    for number in range(10):  # so many that processes share them
+def test_extraction_sends_nothing(tracer, write_song, tmp_path):
+    for number in range(10):  # enough for several processes
         write_song(tmp_path / "music" / "jazz" / f"{number}.wav")
-    said = watched.run("-m", "melgenre", "extract", tmp_path / "music", tmp_path / "images")
-    assert said.startswith("10 of 10 songs")
+    printed = tracer.run("-m", "melgenre", "extract", tmp_path / "music", tmp_path / "images")
+    assert printed.startswith("10 of 10 songs")
 
 
-def test_the_page_sends_nothing(watched, exported, write_song, tmp_path):
+def test_the_page_sends_nothing(tracer, exported, write_song, tmp_path):
     pytest.importorskip("gradio", reason='the page needs gradio: pip install "melgenre[app]"')
     from test_page import Visitor
 
-    command = watched.command("-m", "melgenre", "app", "--model", exported, "--port", 0)
+    command = tracer.command("-m", "melgenre", "app", "--model", exported, "--port", 0)
     with subprocess.Popen(
-        command, env=watched.environment, stdout=subprocess.PIPE, text=True
+        command, env=tracer.environment, stdout=subprocess.PIPE, text=True
     ) as traced:
         try:
-            said = traced.stdout.readline()
-            visitor = Visitor(re.search(r"http://\S+(?=/ )", said)[0])
-            assert visitor.ask("/")[0] == 200
+            printed = traced.stdout.readline()
+            visitor = Visitor(re.search(r"http://\S+(?=/ )", printed)[0])
+            assert visitor.fetch("/")[0] == 200
             path = json.loads(
                 visitor.upload("a.wav", write_song(tmp_path / "a.wav").read_bytes())[1]
             )
-            assert "<meter" in visitor.predict_proba(path[0])
+            assert "<meter" in visitor.classify(path[0])
             time.sleep(12)  # ONNX Runtime would report only after some seconds
         finally:
             for server in psutil.Process(traced.pid).children():
                 server.terminate()
-    watched.check()
+    tracer.check()
 
 
-def test_the_libraries_send_nothing(watched, tmp_path):
-    watched.run("-c", LIBRARIES, tmp_path)
+def test_the_libraries_send_nothing(tracer, tmp_path):
+    tracer.run("-c", LIBRARIES, tmp_path)

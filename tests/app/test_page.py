@@ -1,4 +1,4 @@
-"""The page in Chromium, from a server of its own: what it answers, refuses and deletes."""
+"""The page in Chromium, from a server of its own: what it shows, refuses and deletes."""
 
 import http.client
 import http.server
@@ -20,20 +20,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 import soundfile
 from conftest import ROOT
 
-from melgenre.app.worker import analyse_recording
-from melgenre.data.audio import AudioError
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import write_config
 
 pytest.importorskip("gradio", reason='the page needs gradio: pip install "melgenre[app]"')
+pytestmark = pytest.mark.slow  # each test waits for a server
 
-# A server that ends at the first look at anything outside this machine.
+# A server that ends as soon as it connects to, or looks up, another machine.
 SERVER = """
 import os, sys
 def at_home(event, args):
@@ -45,14 +43,15 @@ def at_home(event, args):
             os._exit(3)
 sys.addaudithook(at_home)
 import json
-from melgenre.app import guard as app_guard
-from melgenre.app import page as app
+from melgenre.app import guard, page, uploads
 for name, value in json.loads(sys.argv[4]).items():
-    setattr(app if hasattr(app, name) else app_guard, name, value)
-app.serve(sys.argv[1], port=int(sys.argv[2]), **json.loads(sys.argv[3]))
+    (module,) = [module for module in (guard, page, uploads) if hasattr(module, name)]
+    setattr(module, name, value)
+page.serve(sys.argv[1], port=int(sys.argv[2]), **json.loads(sys.argv[3]))
 """
 
 
+JOIN, JSON = "/gradio_api/queue/join", {"Content-Type": "application/json"}
 FORM = {"Content-Type": "multipart/form-data; boundary=for-the-test-alone"}
 
 
@@ -64,7 +63,7 @@ def form(name, content):
 
 
 class Visitor:
-    """What the page asks of a server, and what only an attacker does."""
+    """The requests of the page, and those of an attacker."""
 
     def __init__(self, address):
         self.address = address
@@ -74,17 +73,17 @@ class Visitor:
         port = int(self.address.rsplit(":", 1)[1])
         return socket.create_connection(("127.0.0.1", port), timeout=60)
 
-    def ask(self, path, data=None, **headers):
+    def fetch(self, path, data=None, **headers):
         """Status and text of a request."""
         request = urllib.request.Request(self.address + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
-                return reply.status, reply.read().decode(errors="replace")
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, response.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(errors="replace")
 
     def status_before_body(self, path, size):
-        """Status of a request that only says how much it is going to send."""
+        """Status of a request whose headers alone are sent."""
         connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=60)
         with closing(connection):
             connection.putrequest("POST", path)
@@ -94,27 +93,27 @@ class Visitor:
 
     def upload(self, name, content, **headers):
         """Status and text of an upload, as the page makes it."""
-        return self.ask("/gradio_api/upload", form(name, content), **FORM, **headers)
+        return self.fetch("/gradio_api/upload", form(name, content), **FORM, **headers)
 
     def join(self, path):
-        """Ask for a file that is said to be uploaded, as the page does: session, status, text."""
-        session, kind = os.urandom(5).hex(), {"Content-Type": "application/json"}
+        """Request the genre of an uploaded file, as the page does: session, status, text."""
+        session = os.urandom(5).hex()
         song = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-        asked = {"data": [song], "fn_index": 1, "session_hash": session}
-        body = json.dumps(asked).encode()
-        return session, *self.ask("/gradio_api/queue/join", body, **kind)
+        request = {"data": [song], "fn_index": 1, "session_hash": session}
+        return session, *self.fetch(JOIN, json.dumps(request).encode(), **JSON)
 
-    def answer(self, session):
-        """What the page would show of it."""
-        return self.ask(f"/gradio_api/queue/data?session_hash={session}")[1]
+    def result(self, session):
+        """The events that the page shows as the result of a request."""
+        return self.fetch(f"/gradio_api/queue/data?session_hash={session}")[1]
 
-    def judge(self, path):
+    def classify(self, path):
+        """The result of a request, or the text that refuses it."""
         session, status, text = self.join(path)
-        return self.answer(session) if status == 200 else text
+        return self.result(session) if status == 200 else text
 
 
 class Server(Visitor):
-    """A server of the page, and what is on its disk."""
+    """A server of the page, and the files on its disk."""
 
     def __init__(self, model, folder, *, constants=(), **limits):
         limits = {"max_minutes": 1, "max_megabytes": 6, **limits}
@@ -140,7 +139,7 @@ class Server(Visitor):
         raise TimeoutError(self.log.read_text())
 
     def processes(self):
-        """The server and the processes that it has started."""
+        """The server's process and its children."""
         server = psutil.Process(self.process.pid)
         return [server, *server.children(recursive=True)]
 
@@ -150,7 +149,7 @@ class Server(Visitor):
         return worker
 
     def uploads(self):
-        # `Path.rglob` raises an error where a folder goes meanwhile.
+        # `Path.rglob` raises an error if a folder is deleted meanwhile.
         found = os.walk(self.folder / "tmp")
         return [Path(folder, name) for folder, _, names in found for name in names]
 
@@ -176,7 +175,7 @@ def server(exported, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium, for which the name rebound.example is this machine."""
+    """Chromium, in which the name rebound.example is the address of this machine."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         where = shutil.which("chromium") or shutil.which("google-chrome")
@@ -186,7 +185,7 @@ def browser():
             browser = playwright.chromium.launch(
                 executable_path=where, args=["--no-sandbox", name, *microphone]
             )
-        except Exception as error:
+        except sync_api.Error as error:
             pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
         yield browser
         browser.close()
@@ -194,59 +193,58 @@ def browser():
 
 @pytest.fixture(scope="module")
 def page(server, browser):
-    """The page in Chromium, which may ask nobody but the server."""
+    """The page in Chromium; it must send requests to its server alone."""
     page = browser.new_page(viewport={"width": 1200, "height": 1400})
     page.set_default_timeout(60_000)
-    asked, errors = [], []
-    page.on("request", lambda request: asked.append(request.url))
+    requests, errors = [], []
+    page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(server.address)
     yield page
     page.close()
     ours = (server.address, "blob:" + server.address, "data:")
-    assert [url for url in asked if not url.startswith(ours)] == []
+    assert [url for url in requests if not url.startswith(ours)] == []
     assert errors == []
 
 
 def press(page):
-    """Ask as soon as the recording is there; what the page answers."""
-    page.evaluate("document.querySelector('#melgenre-answer [role=status]')?.remove()")
+    """Press the button when the upload is complete; the words of the result."""
+    page.evaluate("document.querySelector('#melgenre-prediction [role=status]')?.remove()")
     page.get_by_role("button", name="Which genre is it?").click()
-    words = page.locator("#melgenre-answer [role=status]").inner_text()
+    words = page.locator("#melgenre-prediction [role=status]").inner_text()
     page.locator("button:disabled", has_text="Which genre is it?").wait_for()
     return words
 
 
-def ask(page, file):
-    """Drop a file, and ask."""
+def classify(page, file):
+    """Upload a file, and press the button."""
     page.set_input_files("input[type=file]", file)
     return press(page)
 
 
 def header(seconds, rate=8000, channels=1):
-    """A wav of a kilobyte that says it is longer."""
+    """A wav of a kilobyte whose header declares a greater length."""
     n = seconds * rate * channels * 2
     riff = b"RIFF" + struct.pack("<I", n + 36) + b"WAVEfmt "
     shape = struct.pack("<IHHIIHH", 16, 1, channels, rate, rate * channels * 2, channels * 2, 16)
     return riff + shape + b"data" + struct.pack("<I", n) + bytes(980)
 
 
-def test_a_song_is_answered_seen_and_heard(page, server, exported, write_song, tmp_path):
+@pytest.mark.browser
+def test_the_page_shows_the_genre_and_plays_the_song(page, server, exported, write_song, tmp_path):
     song = write_song(tmp_path / "Böse Песня 'x'.wav", seconds=50, rate=44100)
-    words = ask(page, song)
-    answer = GenreClassifier.load(exported).predict(song)
-    said = (
-        "unsure: unlike anything"
-        if answer.is_ood
-        else f"{answer.genre}, {answer[answer.genre]:.0%}"
-    )
-    assert words.startswith(f"Böse Песня 'x'.wav: {said}")
-    rows = page.locator("#melgenre-answer tr").all_inner_texts()
-    assert [row.split("\t")[0] for row in rows] == list(answer)
+    words = classify(page, song)
+    prediction = GenreClassifier.load(exported).predict(song)
+    expected = "unsure: unlike the music"
+    if not prediction.is_ood:
+        expected = f"{prediction.genre}, {prediction[prediction.genre]:.0%}"
+    assert words.startswith(f"Böse Песня 'x'.wav: {expected}")
+    rows = page.locator("#melgenre-prediction tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == list(prediction)
     assert server.uploads() == []
 
-    # The image is as long as the song: a click into its middle plays from there.
-    slider = page.get_by_label("Hear from second")
+    # A click on the middle of the image plays the song from its middle.
+    slider = page.get_by_label("Play from second")
     assert float(slider.get_attribute("max")) == pytest.approx(50, abs=0.1)
     image, audio = page.get_by_alt_text("The genres along the recording"), "#melgenre-song audio"
     box, track = image.bounding_box(), slider.bounding_box()
@@ -259,6 +257,7 @@ def test_a_song_is_answered_seen_and_heard(page, server, exported, write_song, t
     page.wait_for_function(f"document.querySelector('{audio}').currentTime < 5")
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("name", [
     "Beyoncé – “Déjà vu” & <b>ｊａｚｚ</b> 🎷.wav", "أغنية.wav", "a:b|c?d*e`f$g!{h}.wav",
     "100 %23 &lt;.wav", " spaces  and.dots ..wav",
@@ -269,27 +268,29 @@ def test_a_name_is_shown_as_it_is(page, server, write_song, tmp_path, name):
         "input[type=file]", {"name": name, "mimeType": "audio/wav", "buffer": song}
     )
     press(page)
-    assert page.locator("#melgenre-answer bdi").evaluate("name => name.textContent") == name
-    assert page.locator("#melgenre-answer b").count() == 0
+    assert page.locator("#melgenre-prediction bdi").evaluate("name => name.textContent") == name
+    assert page.locator("#melgenre-prediction b").count() == 0
     broken = {"name": name, "mimeType": "audio/wav", "buffer": b"no song" * 99}
     page.set_input_files("input[type=file]", broken)
     assert press(page).startswith(f"{' '.join(name.split())}: not readable as sound (it is text)")
     assert server.uploads() == []
 
 
-def test_a_recording_of_the_microphone_is_answered(page, server):
+@pytest.mark.browser
+def test_a_recording_of_the_microphone_is_classified(page, server):
     page.get_by_label("Record audio").click()
     page.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_timeout(2500)
     page.get_by_role("button", name="Stop", exact=True).click()
     assert re.match(r"audio\.wav: (unsure|\w+, \d+%)", press(page))
     caveat = "This model was trained on made-up music"
-    assert caveat in page.locator("#melgenre-answer").inner_text()
+    assert caveat in page.locator("#melgenre-prediction").inner_text()
     assert server.uploads() == []
     page.get_by_label("Upload file").click()
 
 
-def test_what_cannot_be_judged_gets_a_sentence(page, server, write_song, tmp_path):
+@pytest.mark.browser
+def test_a_recording_that_cannot_be_classified_gets_a_sentence(page, server, write_song, tmp_path):
     quiet = np.zeros(22050 * 3)
     soundfile.write(tmp_path / "silence.wav", quiet, 22050)
     soundfile.write(tmp_path / "nan.wav", quiet * np.nan, 22050, subtype="FLOAT")
@@ -304,87 +305,74 @@ def test_what_cannot_be_judged_gets_a_sentence(page, server, write_song, tmp_pat
               "text": "not readable", "empty": "empty file", "hours": "announces",
               "wide": "announces", "silence": r"unsure|\w+, \d+%"}  # fmt: skip
     for file in sorted(tmp_path.iterdir()):
-        words = ask(page, file)
+        words = classify(page, file)
         assert re.search(wanted.get(file.stem, "Беда"), words), (file.name, words)
         assert "Traceback" not in words
         assert str(server.folder) not in words
         assert server.uploads() == [], file.name
-        assert page.locator("#melgenre-answer img").count() == 0
+        assert page.locator("#melgenre-prediction img").count() == 0
 
 
+@pytest.mark.browser
 def test_too_large_a_file_is_refused(page, server, write_song, tmp_path):
     big = {"name": "big.wav", "mimeType": "audio/wav", "buffer": bytes(7_000_000)}
     page.set_input_files("input[type=file]", big)
     page.get_by_text("exceed the maximum allowed size").wait_for()
     assert server.status_before_body("/gradio_api/upload", 7_000_000) == 413
     assert server.status_before_body("/gradio_api/queue/join", 200_000) == 413
-    assert "short.wav" in ask(page, write_song(tmp_path / "short.wav"))
+    assert "short.wav" in classify(page, write_song(tmp_path / "short.wav"))
     assert server.uploads() == []
 
 
-def test_nothing_else_of_the_disk_or_the_net_can_be_asked_for(server, exported):
+def test_no_other_file_and_no_web_address_can_be_read(server, exported):
     (server.folder / "secret.txt").write_text("a secret")
     status, text = server.upload("a.wav", b"sound")
     mine = json.loads(text)[0]
-    asked = "/gradio_api/file="
-    assert server.ask(asked + mine) == (200, "sound")
+    file = "/gradio_api/file="
+    assert server.fetch(file + mine) == (200, "sound")
     folder = mine.rsplit("/", 2)[0]
     climbs = [f"{folder}/../../secret.txt", f"{folder}/%2e%2e/%2e%2e/secret.txt", "secret.txt",
               f"{folder}/..%2f..%2fsecret.txt", "..%2f..%2f..%2fetc/passwd"]  # fmt: skip
     for path in ["/etc/passwd", "//etc/passwd", str(exported / "config.json"), *climbs,
                  "http://127.0.0.1:1/x", "https://example.com/", "file:///etc/passwd"]:  # fmt: skip
-        assert server.ask(asked + path)[0] in (403, 404), path
+        assert server.fetch(file + path)[0] in (403, 404), path
     for path in ["/static/../../../../etc/passwd", "/assets/..%2f..%2f..%2f..%2fetc/passwd",
                  "/gradio_api/proxy=https://example.com/", "/monitoring", "/docs",
                  "/gradio_api/openapi.json", "/gradio_api/stream/a/b/1/playlist.m3u8"]:  # fmt: skip
-        assert server.ask(path)[0] in (403, 404), path
-    for path in ["/gradio_api/run/answer", "/gradio_api/vibe-edit", "/gradio_api/component_server",
-                 "/gradio_api/process_recording"]:  # fmt: skip
-        assert server.ask(path, b"{}")[0] == 403, path
-    # Nor can it be judged, and so deleted; nor is a web address fetched to be judged.
+        assert server.fetch(path)[0] in (403, 404), path
+    for name in ("run/classify", "vibe-edit", "component_server", "process_recording"):
+        assert server.fetch(f"/gradio_api/{name}", b"{}")[0] == 403, name
+    # Nor are they classified, which would delete or download them.
     for path in [
         exported / "config.json",
         server.folder / "secret.txt",
         "https://example.com/a.wav",
     ]:
-        text = server.predict_proba(path)
+        text = server.classify(path)
         assert "config.json:" not in text and "Traceback" not in text
         assert "There is no recording here" in text, text
     assert (exported / "config.json").exists() and (server.folder / "secret.txt").exists()
-    assert "not readable" in server.predict_proba(mine)
-    assert "There is no recording here" in server.predict_proba(mine)
+    assert "not readable" in server.classify(mine)
+    assert "There is no recording here" in server.classify(mine)
     assert server.uploads() == []
 
 
-def test_more_requests_than_may_wait_are_turned_away(server, write_song, tmp_path):
+def test_more_requests_than_may_wait_are_refused(server, write_song, tmp_path):
     song = write_song(tmp_path / "song.ogg", seconds=58).read_bytes()
     files = [json.loads(server.upload(f"{i}.ogg", song + bytes(i))[1])[0] for i in range(14)]
-    asked = [server.join(file) for file in files]
-    assert {status for _, status, _ in asked} == {200, 503}
-    accepted = [session for session, status, _ in asked if status == 200]
-    assert 9 <= len(accepted) < 14  # one is answered and eight wait, and some are answered soon
-    assert all("process_completed" in server.answer(session) for session in accepted)
+    joined = [server.join(file) for file in files]
+    assert {status for _, status, _ in joined} == {200, 503}
+    accepted = [session for session, status, _ in joined if status == 200]
+    assert 9 <= len(accepted) < 14  # one is processed and eight wait, and some are done soon
+    assert all("process_completed" in server.result(session) for session in accepted)
     assert len(server.uploads()) == 14 - len(accepted)
-    for file in server.uploads():  # the server itself forgets them later
+    for file in server.uploads():  # the server would delete them later
         file.unlink()
-    assert "process_completed" in server.predict_proba(
-        json.loads(server.upload("a.ogg", song)[1])[0]
-    )
-
-
-def test_a_song_is_decoded_once_and_judged_as_by_the_classifier(exported, write_song, tmp_path):
-    classifier = GenreClassifier.load(exported)
-    song = write_song(tmp_path / "song.wav", seconds=75)
-    answer, timeline, images = analyse_recording(classifier, song)
-    assert answer == classifier.predict(song)
-    pd.testing.assert_frame_equal(timeline, classifier.timeline(song))
-    assert len(images) == len(timeline) == 3
-    with pytest.raises(AudioError, match="longer than 1 min"):
-        analyse_recording(classifier, song, max_minutes=1)
+    assert "process_completed" in server.classify(json.loads(server.upload("a.ogg", song)[1])[0])
 
 
 def copied(exported, folder, **changes):
-    """A copy of a model whose config has other parts."""
+    """A copy of a model with changes to its config."""
     model = Path(shutil.copytree(exported, folder / "model"))
     config = json.loads((model / "config.json").read_text())
     for part, change in changes.items():
@@ -393,6 +381,7 @@ def copied(exported, folder, **changes):
     return model
 
 
+@pytest.mark.browser
 def test_a_config_brings_no_markup_into_the_page(exported, tmp_path, browser, write_song):
     script = "<img src=x onerror='window.attacked = 1'>"
     number = len(json.loads((exported / "config.json").read_text())["genres"])
@@ -405,19 +394,19 @@ def test_a_config_brings_no_markup_into_the_page(exported, tmp_path, browser, wr
         page.goto(server.address)
         page.get_by_text("its accuracy is not known").wait_for()
         assert script in page.locator("body").inner_text()
-        ask(page, write_song(tmp_path / "song.wav"))
-        assert script in page.locator("#melgenre-answer").inner_text()
+        classify(page, write_song(tmp_path / "song.wav"))
+        assert script in page.locator("#melgenre-prediction").inner_text()
         page.wait_for_timeout(1000)
         assert page.evaluate("window.attacked") is None
 
 
-def test_a_config_with_texts_for_numbers_is_no_error_of_the_page(exported, tmp_path):
+def test_the_page_shows_a_config_that_has_text_in_place_of_numbers(exported, tmp_path):
     model = copied(exported, tmp_path, result={"tracks": "8", "accuracy": "0.5"})
     with served(model, tmp_path) as server:
-        assert "on 8 test tracks (artist-split) its accuracy is 50%" in server.ask("/config")[1]
+        assert "on 8 test tracks (artist-split) its accuracy is 50%" in server.fetch("/config")[1]
 
 
-def test_a_model_that_cannot_classify_is_refused_at_the_start(exported, tmp_path):
+def test_a_damaged_model_is_refused_at_the_start(exported, tmp_path):
     model = copied(exported, tmp_path, calibration={"ood_threshold": "much"})
     with pytest.raises(AssertionError, match="is damaged"):
         Server(model, tmp_path)
@@ -428,38 +417,38 @@ SAME_SITE = {"Sec-Fetch-Site": "same-site"}
 OPENED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
 
 
-def test_only_its_own_page_asks_a_server(server):
+def test_a_server_accepts_only_requests_of_its_own_page(server):
     own = server.address.removeprefix("http://")
     port = own.split(":")[1]
     for name in [own, f"localhost:{port}", "localhost", f"LOCALHOST:{port}", "[::1]:7"]:
-        assert server.ask("/", Host=name)[0] == 200, name
+        assert server.fetch("/", Host=name)[0] == 200, name
     for name in ["rebound.example", f"rebound.example:{port}", f"127.0.0.1.example:{port}",
                  "", "::1", f"127.0.0.1:{port}@rebound.example", f"localhost:{port}:{port}",
                  "0.0.0.0", "127.0.0.2", "rebound.example:localhost"]:  # fmt: skip
-        assert server.ask("/", Host=name)[0] == 421, name
+        assert server.fetch("/", Host=name)[0] == 421, name
         assert server.upload("a.wav", b"sound", Host=name)[0] == 421, name
     for origin in ["http://rebound.example", "null", f"http://127.0.0.1:{int(port) + 1}", "",
                    f"http://localhost:{port}", "http://127.0.0.1", "file://",
                    f"http://{own}@rebound.example", f"ftp://{own}"]:  # fmt: skip
         assert server.upload("a.wav", b"sound", Origin=origin)[0] == 403, origin
-        assert server.ask("/config", Origin=origin)[0] == 403, origin
+        assert server.fetch("/config", Origin=origin)[0] == 403, origin
     for headers in [SAME_SITE, {**OPENED, "Sec-Fetch-Dest": "iframe"},
                     {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}]:  # fmt: skip
-        assert server.ask("/", **headers)[0] == 403, headers
-    assert server.ask("/", **OPENED, **{"Sec-Fetch-Dest": "document"})[0] == 200
-    assert server.ask("/config", **OPENED, **{"Sec-Fetch-Dest": "document"})[0] == 403
+        assert server.fetch("/", **headers)[0] == 403, headers
+    assert server.fetch("/", **OPENED, **{"Sec-Fetch-Dest": "document"})[0] == 200
+    assert server.fetch("/config", **OPENED, **{"Sec-Fetch-Dest": "document"})[0] == 403
     assert server.uploads() == []
     own_origin = {"Origin": server.address, "Sec-Fetch-Site": "same-origin"}
     status, text = server.upload("a.wav", b"sound", **own_origin)
     assert status == 200
-    assert "not readable" in server.predict_proba(json.loads(text)[0])
+    assert "not readable" in server.classify(json.loads(text)[0])
     # No header makes the page send its recordings elsewhere.
     elsewhere = {"X-Forwarded-Host": "rebound.example", "X-Gradio-Server": "http://rebound.example"}
     for path in ("/", "/config"):
-        assert "rebound.example" not in server.ask(path, **elsewhere)[1]
+        assert "rebound.example" not in server.fetch(path, **elsewhere)[1]
 
 
-def test_what_a_server_is_called():
+def test_the_accepted_host_names_of_a_server():
     from melgenre.app.guard import server_names
 
     def names(*args):
@@ -472,14 +461,14 @@ def test_what_a_server_is_called():
     assert names("0.0.0.0", ["Music.example"]) == {own, f"{own}.local", "music.example"}
 
 
-def test_a_server_of_the_whole_network_has_its_own_names(quick):
+def test_a_server_of_the_whole_network_accepts_its_own_names(quick):
     for name in ("music.example", "127.0.0.1", "localhost:1", socket.gethostname()):
-        assert quick.ask("/", Host=name)[0] == 200, name
+        assert quick.fetch("/", Host=name)[0] == 200, name
     for name in ("0.0.0.0", "192.0.2.7", "example", "rebound.example"):
-        assert quick.ask("/", Host=name)[0] == 421, name
+        assert quick.fetch("/", Host=name)[0] == 421, name
 
 
-def test_a_port_that_is_taken_gets_a_sentence(server, tmp_path):
+def test_a_port_in_use_is_reported_in_a_sentence(server, tmp_path):
     port = server.address.rsplit(":", 1)[1]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "melgenre", "app", "--port", port]
@@ -497,8 +486,8 @@ ATTACK = """async (address) => {
   frame.src = address;
   document.body.append(frame);
   const tries = {
-    read: () => fetch(address + "/config").then((reply) => reply.text()),
-    blind: () => fetch(address + "/config", {mode: "no-cors"}).then((reply) => reply.type),
+    read: () => fetch(address + "/config").then((response) => response.text()),
+    blind: () => fetch(address + "/config", {mode: "no-cors"}).then((response) => response.type),
     upload: () => fetch(address + "/gradio_api/upload", {method: "POST", body: form}),
     blindUpload: () =>
       fetch(address + "/gradio_api/upload", {method: "POST", body: form, mode: "no-cors"}),
@@ -523,15 +512,16 @@ ATTACK = """async (address) => {
 }"""
 
 
-def test_another_sites_page_reaches_nothing(server, browser, tmp_path):
+@pytest.mark.browser
+def test_a_page_of_another_site_reaches_nothing(server, browser, tmp_path):
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     (tmp_path / "index.html").write_text("<p>Another site</p>")
     other = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=other.serve_forever, daemon=True).start()
     with closing(other.socket), closing(browser.new_page()) as page:
         statuses = {}
-        page.on("response", lambda reply: statuses.setdefault(reply.url, reply.status))
-        # To the browser they are other origins of the same site, and other sites.
+        page.on("response", lambda got: statuses.setdefault(got.url, got.status))
+        # For the browser, these are other origins of the same site, and other sites.
         for host in ("127.0.0.1", "localhost", "rebound.example"):
             page.goto(f"http://{host}:{other.server_port}")
             found = page.evaluate(ATTACK, server.address)
@@ -540,10 +530,10 @@ def test_another_sites_page_reaches_nothing(server, browser, tmp_path):
             assert server.address + "/" not in framed
         reached = {url: status for url, status in statuses.items() if server.address in url}
         assert set(reached.values()) <= {403}, reached
-        # A name of a stranger that leads here is no name of this server.
-        reply = page.goto(server.address.replace("127.0.0.1", "rebound.example"))
-        assert reply.status == 421
-        # A link to the page is no attack.
+        # A name of another site whose address is this machine is refused.
+        response = page.goto(server.address.replace("127.0.0.1", "rebound.example"))
+        assert response.status == 421
+        # A link to the page is allowed.
         page.goto(f"http://localhost:{other.server_port}")
         page.evaluate("address => { location = address; }", server.address)
         page.get_by_text("Which genre is it?").first.wait_for()
@@ -551,7 +541,7 @@ def test_another_sites_page_reaches_nothing(server, browser, tmp_path):
     assert server.uploads() == []
 
 
-def test_every_reply_says_what_a_browser_may_do_with_it(server):
+def test_every_response_has_the_headers_that_protect_it(server):
     for path in ("/", "/config", "/nothing", "/gradio_api/upload"):
         connection = http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)
         with closing(connection):
@@ -570,10 +560,10 @@ def at_once(number, function):
         return list(threads.map(function, range(number)))
 
 
-def patient(ask):
-    """What a call returns, or what a server that has closed the connection brings about."""
+def patient(request):
+    """What a call returns, or the name of the error if the server has closed the connection."""
     try:
-        return ask()
+        return request()
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__, ""
 
@@ -586,7 +576,7 @@ def wait_until(condition):
     raise TimeoutError
 
 
-def test_uploads_at_once_take_no_more_room_than_there_is(exported, tmp_path):
+def test_simultaneous_uploads_stay_within_the_limit_of_the_disk(exported, tmp_path):
     with served(exported, tmp_path, max_megabytes=1) as server:  # so that 20 MB fit
         most, done = [0], threading.Event()
 
@@ -606,15 +596,13 @@ def test_uploads_at_once_take_no_more_room_than_there_is(exported, tmp_path):
         assert 15 <= statuses.count(200) == len(server.uploads()) <= 22
         for _, text in replies:
             if text.startswith("["):
-                server.predict_proba(json.loads(text)[0])
+                server.classify(json.loads(text)[0])
         assert server.uploads() == []
-        # So many small ones are too many as well; those that are answered make room.
+        # Too many small uploads are refused, too; those that are classified make room.
         replies = at_once(120, lambda i: server.upload("a.wav", b"sound"))
         assert [status for status, _ in replies].count(200) == 100
         assert len({text for _, text in replies if text.startswith("[")}) == 100
-        server.predict_proba(
-            next(json.loads(text)[0] for _, text in replies if text.startswith("["))
-        )
+        server.classify(next(json.loads(text)[0] for _, text in replies if text.startswith("[")))
         assert server.upload("a.wav", b"sound")[0] == 200
 
 
@@ -633,33 +621,33 @@ def test_an_upload_that_breaks_off_leaves_nothing(server):
     assert set((server.folder / "tmp").glob(".melgenre-*/*")) == folders
     for wrong in (body.replace(b"--for-the", b"--not-the"), body[:-9] + bytes(9), b"", body + body,
                   body.replace(b'; filename="a.wav"', b"").replace(b"form-data", b"")):  # fmt: skip
-        status, text = server.ask("/gradio_api/upload", wrong, **FORM)
+        status, text = server.fetch("/gradio_api/upload", wrong, **FORM)
         assert status in (200, 400) and "Traceback" not in text, (status, text)
         if status == 200:
-            server.predict_proba(json.loads(text)[0])
-    assert server.ask("/gradio_api/upload", body)[0] == 400
+            server.classify(json.loads(text)[0])
+    assert server.fetch("/gradio_api/upload", body)[0] == 400
     assert server.uploads() == []
     assert "Traceback" not in server.log.read_text()
 
 
-def test_an_upload_that_nobody_asks_about_is_deleted(exported, tmp_path):
+def test_an_unused_upload_is_deleted(exported, tmp_path):
     with served(exported, tmp_path, constants={"FORGOTTEN_SECONDS": 1}) as server:
         assert server.upload("a.wav", b"sound")[0] == 200
         wait_until(lambda: not server.uploads())
 
 
-def test_a_recording_that_takes_too_long_does_not_hold_the_page(exported, write_song, tmp_path):
+def test_a_recording_that_takes_too_long_does_not_block_the_page(exported, write_song, tmp_path):
     with soundfile.SoundFile(tmp_path / "zeros.flac", "w", 8000, 1) as file:
         for _ in range(180):  # minutes
             file.write(np.zeros(8000 * 60, np.int16))
     zeros = (tmp_path / "zeros.flac").read_bytes()
     with served(exported, tmp_path, max_minutes=1e6, max_seconds=3) as server:
         worker = server.worker()
-        text = server.predict_proba(json.loads(server.upload("zeros.flac", zeros)[1])[0])
+        text = server.classify(json.loads(server.upload("zeros.flac", zeros)[1])[0])
         assert "takes too long to classify" in text
         assert not worker.is_running()
         song = write_song(tmp_path / "song.wav").read_bytes()
-        text = server.predict_proba(json.loads(server.upload("song.wav", song)[1])[0])
+        text = server.classify(json.loads(server.upload("song.wav", song)[1])[0])
         assert "<meter" in text
         assert server.uploads() == []
 
@@ -670,16 +658,16 @@ def test_a_worker_that_crashes_is_replaced(server, write_song, tmp_path):
     server.worker().suspend()  # so that it is killed in the middle of it
     session, _, _ = server.join(path)
     server.worker().kill()
-    assert "cannot be classified: it takes too much memory" in server.answer(session)
+    assert "cannot be classified: it takes too much memory" in server.result(session)
     path = json.loads(server.upload("song.ogg", song)[1])[0]
-    assert "<meter" in server.predict_proba(path)
+    assert "<meter" in server.classify(path)
     assert server.uploads() == []
 
 
 def test_a_recording_of_hundreds_of_channels_takes_little_memory(server, write_song, tmp_path):
     wide = write_song(tmp_path / "wide.ogg", seconds=5, channels=255).read_bytes()
     before = server.worker().memory_info().rss
-    text = server.predict_proba(json.loads(server.upload("wide.ogg", wide)[1])[0])
+    text = server.classify(json.loads(server.upload("wide.ogg", wide)[1])[0])
     assert "process_completed" in text
     assert server.worker().memory_info().rss < before + 2e8
 
@@ -691,13 +679,13 @@ import numpy as np
 from melgenre.app import worker as app_worker
 app_worker._limit_memory()
 class Classifier:
-    def images(self, recording):
-        return [(0, 1, np.ones(2**28))]
-print(app_worker._answer(Classifier(), "a.wav", "a.wav", 1))
+    def analyze(self, recording, max_minutes):
+        return np.ones(2**28)
+print(app_worker._classify(Classifier(), "a.wav", "a.wav", 1))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    said = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
-    assert "takes too much memory" in said
+    printed = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert "takes too much memory" in printed
 
 
 QUICK = {"HEAD_SECONDS": 1, "IDLE_SECONDS": 1, "READING_SECONDS": 1, "REPLY_SECONDS": 2,
@@ -706,7 +694,7 @@ QUICK = {"HEAD_SECONDS": 1, "IDLE_SECONDS": 1, "READING_SECONDS": 1, "REPLY_SECO
 
 @pytest.fixture(scope="module")
 def quick(exported, tmp_path_factory):
-    """A server that soon loses patience."""
+    """A server with short time limits."""
     folder = tmp_path_factory.mktemp("smoke-test")
     network = {"host": "0.0.0.0", "allow_hosts": ["Music.example"]}
     with served(exported, folder, constants=QUICK, **network) as server:
@@ -714,7 +702,7 @@ def quick(exported, tmp_path_factory):
 
 
 def until_closed(connection, drip=b""):
-    """What a server sends until it closes the connection, while bytes trickle in."""
+    """What a server sends until it closes the connection, while it receives a few bytes."""
     received, end = b"", time.monotonic() + 60
     connection.settimeout(0.2)
     while time.monotonic() < end:
@@ -736,7 +724,7 @@ def until_closed(connection, drip=b""):
 POST = b"POST /gradio_api/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
 
 
-def test_a_connection_that_does_nothing_is_closed(quick):
+def test_an_idle_or_slow_connection_is_closed(quick):
     get = b"GET /config HTTP/1.1\r\nHost: localhost\r\n"
     for start, drip in [
         (b"", b""), (b"G", b""), (get, b"x"), (get, b"X-Header: a\r\n"), (get + b"\r\n", b""),
@@ -750,28 +738,28 @@ def test_a_connection_that_does_nothing_is_closed(quick):
             connection.sendall(start)
             until_closed(connection, drip)
     assert quick.uploads() == []
-    assert quick.ask("/")[0] == 200
+    assert quick.fetch("/")[0] == 200
 
 
-def test_a_visitor_who_does_not_read_is_left(quick):
+def test_the_connection_of_a_client_that_does_not_read_is_closed(quick):
     path = json.loads(quick.upload("a.wav", bytes(5_900_000))[1])[0]
-    asked = f"GET /gradio_api/file={path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    request = f"GET /gradio_api/file={path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with quick.connect() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(asked * 20)
+        connection.sendall(request * 20)
         ours = connection.getsockname()
 
         def open_there():
-            # What the kernel still holds of it, the server has given up.
+            # The kernel may keep the connection for longer than the server.
             return ours in [held.raddr for held in quick.processes()[0].net_connections()]
 
         wait_until(open_there)
         wait_until(lambda: not open_there())
-    quick.predict_proba(path)
+    quick.classify(path)
     assert quick.uploads() == []
 
 
-def test_a_question_that_is_not_the_pages_is_refused(server):
+def test_a_request_that_the_page_does_not_make_is_refused(server):
     (server.folder / "secret.wav").write_text("a secret")
     path = json.loads(server.upload("a.wav", b"sound")[1])[0]
     folder = path.rsplit("/", 2)[0]
@@ -779,35 +767,34 @@ def test_a_question_that_is_not_the_pages_is_refused(server):
     for song in [{"path": f"{folder}/../../secret.wav"}, {"path": f"{folder}/\x1b[31m"},
                  {"path": 1}, {"path": f"{path}/../recording.wav"}, {"path": f"{path}\0"}, {}, 1,
                  "a", [], {"path": folder}, {"url": "http://127.0.0.1:1/a.wav"}]:  # fmt: skip
-        asked = json.dumps({"data": [song], **session}).encode()
-        kind = {"Content-Type": "application/json"}
-        assert server.ask("/gradio_api/queue/join", asked, **kind)[0] == 403, song
-    for asked in [b"", b"[]", b"{}", b"[" * 90_000, b'{"data": []}', b"\xff"]:
-        assert server.ask("/gradio_api/queue/join", asked, **kind)[0] == 403, asked[:10]
-    # What gradio would print a traceback of does not reach it.
+        body = json.dumps({"data": [song], **session}).encode()
+        assert server.fetch(JOIN, body, **JSON)[0] == 403, song
+    for body in [b"", b"[]", b"{}", b"[" * 90_000, b'{"data": []}', b"\xff"]:
+        assert server.fetch(JOIN, body, **JSON)[0] == 403, body[:10]
+    # Fields for which gradio would print a traceback are removed or replaced.
     song = {"path": path, "orig_name": "\ud83d", "size": "much", "url": {}, "meta": 1}
-    asked = {"data": [song], "session_hash": "\ud83d" * 1000, "fn_index": "x", "event_data": 1}
-    assert server.ask("/gradio_api/queue/join", json.dumps(asked).encode(), **kind)[0] == 200
+    request = {"data": [song], "session_hash": "\ud83d" * 1000, "fn_index": "x", "event_data": 1}
+    assert server.fetch(JOIN, json.dumps(request).encode(), **JSON)[0] == 200
     wait_until(lambda: not Path(path).exists())
     assert "Traceback" not in server.log.read_text()
 
 
-def test_events_that_nobody_causes_end(quick):
+def test_a_stream_without_events_ends(quick):
     for path in ("queue/data?session_hash=nobody", "upload_progress?upload_id=nothing"):
-        status = patient(lambda path=path: quick.ask("/gradio_api/" + path))[0]
+        status = patient(lambda path=path: quick.fetch("/gradio_api/" + path))[0]
         assert status in (200, 404, "IncompleteRead")
     assert "Traceback" not in quick.log.read_text()
 
 
-def test_more_connections_than_there_may_be_are_turned_away(quick):
+def test_too_many_connections_are_refused(quick):
     connections = [quick.connect() for _ in range(60)]
-    assert patient(lambda: quick.ask("/"))[0] in (503, "ConnectionResetError")
+    assert patient(lambda: quick.fetch("/"))[0] in (503, "ConnectionResetError")
     for connection in connections:
         connection.close()
-    wait_until(lambda: patient(lambda: quick.ask("/"))[0] == 200)
+    wait_until(lambda: patient(lambda: quick.fetch("/"))[0] == 200)
 
 
-def test_two_hundred_requests_at_once_are_answered_or_refused(exported, write_song, tmp_path):
+def test_two_hundred_requests_at_once_are_processed_or_refused(exported, write_song, tmp_path):
     song = write_song(tmp_path / "song.wav", seconds=20).read_bytes()
     with served(exported, tmp_path) as server:
 
@@ -816,9 +803,9 @@ def test_two_hundred_requests_at_once_are_answered_or_refused(exported, write_so
 
         def visit(i):
             if i % 4 == 0:
-                return patient(lambda: server.ask("/"))
+                return patient(lambda: server.fetch("/"))
             if i % 4 == 1:
-                return patient(lambda: server.ask("/config"))
+                return patient(lambda: server.fetch("/config"))
             status, text = patient(lambda: server.upload(f"{i}.wav", song))
             if status != 200:
                 return status, text
@@ -826,7 +813,7 @@ def test_two_hundred_requests_at_once_are_answered_or_refused(exported, write_so
             if status != 200:
                 kept.append(text)
                 return status, text
-            return 200, server.answer(session)
+            return 200, server.result(session)
 
         visit(2)
         before, most, kept, done = memory(), [], [], threading.Event()
@@ -845,20 +832,19 @@ def test_two_hundred_requests_at_once_are_answered_or_refused(exported, write_so
         assert statuses.count(200) > 100
         assert sum("<meter" in text for _, text in replies) >= 9
         assert max(most) < before + 200e6
-        assert server.ask("/")[0] == 200
+        assert server.fetch("/")[0] == 200
         assert "Traceback" not in server.log.read_text()
-        # What was refused was not deleted yet, since it may be asked about again.
+        # The uploads of refused requests are kept, because the page can repeat the request.
         assert len(server.uploads()) <= len(kept)
 
 
-def test_visitors_of_earlier_take_no_memory(server):
+def test_earlier_visitors_take_no_memory(server):
     def visits(number):
         for _ in range(number):
-            asked = {"data": [None], "session_hash": os.urandom(5).hex(), "fn_index": 1}
-            kind = {"Content-Type": "application/json"}
-            status, _ = server.ask("/gradio_api/queue/join", json.dumps(asked).encode(), **kind)
+            request = {"data": [None], "session_hash": os.urandom(5).hex(), "fn_index": 1}
+            status, _ = server.fetch(JOIN, json.dumps(request).encode(), **JSON)
             assert status == 200
-            assert "There is no recording here" in server.answer(asked["session_hash"])
+            assert "There is no recording here" in server.result(request["session_hash"])
         return server.processes()[0].memory_info().rss
 
     before = visits(150)

@@ -12,7 +12,7 @@ from fastai.vision.all import ClassificationInterpretation
 from melgenre.confusion.matrix import as_predictions, plot_confusion_matrix
 from melgenre.data.table import probability_columns
 from melgenre.evaluation.metrics import EvaluationError, confusion_matrix
-from melgenre.training.export import load_exported
+from melgenre.training.exported import load_exported
 
 ODD = ["R&B/soul", "<b>bold</b>", "Джаз", "\"quoted\" 'name' </script>"]
 

@@ -1,4 +1,4 @@
-"""A folder of songs, and the shell's commands."""
+"""A folder of songs is classified into a table; the commands of the shell."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 import melgenre
+from melgenre.errors import MelgenreWarning
 from melgenre.inference.batch import classify_folder, find_audio_files
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import write_config
@@ -26,7 +27,7 @@ def classifier(exported):
 
 @pytest.fixture
 def songs(tmp_path, write_song):
-    """A folder as people have it: formats, odd names, broken files, a link in a circle."""
+    """A folder of several formats, odd names, unreadable files, and a loop of links."""
     folder = tmp_path / "my songs"
     write_song(folder / "a.wav", seconds=31)
     write_song(folder / "deep" / "er" / "Ж 'quoted', \"twice\".flac", seconds=70)
@@ -39,7 +40,7 @@ def songs(tmp_path, write_song):
     return folder
 
 
-def test_every_song_is_answered_and_broken_ones_are_told(classifier, songs):
+def test_every_song_has_a_row_and_unreadable_ones_have_an_error(classifier, songs):
     table = classify_folder(classifier, songs, progress=False).set_index("song")
     assert set(table.index) == {
         "a.wav", "broken.mp3", "empty.wav", "deep/line\nbreak.ogg",
@@ -49,14 +50,14 @@ def test_every_song_is_answered_and_broken_ones_are_told(classifier, songs):
     assert "empty.wav: empty" in table.loc["empty.wav", "error"]
     good = table[table["error"] == ""]
     for name, row in good.iterrows():
-        answer = classifier.predict(songs / name)
-        assert row["genre"] == answer.genre
-        for genre, probability in answer.items():
+        prediction = classifier.predict(songs / name)
+        assert row["genre"] == prediction.genre
+        for genre, probability in prediction.items():
             assert row[f"p_{genre}"] == pytest.approx(probability, abs=1e-3)
     assert str(songs) not in table.to_csv()
 
 
-def test_of_a_messy_folder_every_song_that_can_be_read_is_classified(classifier, messy_music):
+def test_every_readable_song_of_a_messy_folder_is_classified(classifier, messy_music):
     table = classify_folder(classifier, messy_music, progress=False).set_index("song")
     assert len(table) == 36 + 1 + 3
     failed = table[table["error"] != ""]
@@ -81,28 +82,28 @@ def test_a_name_that_is_not_utf_8_can_be_printed_and_written(classifier, tmp_pat
     assert pd.read_csv(tmp_path / "g.csv")["song"].tolist() == table["song"].tolist()
 
 
-def test_a_run_goes_on_where_it_stopped(classifier, songs, tmp_path, monkeypatch, write_song):
+def test_an_interrupted_run_resumes(classifier, songs, tmp_path, monkeypatch, write_song):
     file = tmp_path / "genres.csv"
     first = classify_folder(classifier, songs, file, progress=False)
     kept = pd.read_csv(file, dtype={"modified": str}).fillna({"genre": "", "error": ""})
     pd.testing.assert_frame_equal(first, kept, check_dtype=False)
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]) + lines[-1][:20])  # killed within a line
-    asked = []
-    ask = GenreClassifier.images
-    monkeypatch.setattr(
-        GenreClassifier,
-        "images",
-        lambda self, song: (asked.append(song.name), ask(self, song))[1],
-    )
+    classified, predict = [], GenreClassifier.predict
+
+    def record(self, song):
+        classified.append(song.name)
+        return predict(self, song)
+
+    monkeypatch.setattr(GenreClassifier, "predict", record)
     write_song(songs / "a.wav", seconds=40)  # changed since
     again = classify_folder(classifier, songs, file, progress=False)
-    assert "a.wav" in asked
-    assert len(asked) == 2
+    assert "a.wav" in classified
+    assert len(classified) == 2
     assert sorted(pd.read_csv(file)["song"]) == sorted(first["song"])  # once each
     assert again["song"].tolist() == first["song"].tolist()
     assert classify_folder(classifier, songs, file, progress=False).equals(again)
-    assert len(asked) == 2
+    assert len(classified) == 2
 
 
 def test_a_csv_of_another_kind_is_not_touched(classifier, songs, tmp_path):
@@ -113,19 +114,45 @@ def test_a_csv_of_another_kind_is_not_touched(classifier, songs, tmp_path):
     assert file.read_text() == "a,b\n1,2\n"
 
 
+ANEW = "genres.csv was written with another model and is started anew."
+
+
 def test_a_csv_of_another_model_is_started_anew(classifier, exported, songs, tmp_path, capsys):
     file = tmp_path / "genres.csv"
     other = shutil.copytree(exported, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     write_config(other, config | {"genres": config["genres"][::-1]})
-    for model in (other, exported):
-        table = classify_folder(GenreClassifier.load(model), songs, file, progress=False)
-    assert (
-        "genres.csv was written with another model and is started anew" in capsys.readouterr().out
-    )
+    classify_folder(GenreClassifier.load(other), songs, file, progress=False)
+    with pytest.warns(MelgenreWarning, match=ANEW) as warned:
+        table = classify_folder(classifier, songs, file, progress=False)
+    assert warned[0].filename == __file__, "the warning names the line of the caller"
     expected = classify_folder(classifier, songs, progress=False)
     pd.testing.assert_frame_equal(table, expected)
     assert set(table["model"]) == {classifier.fingerprint}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_csv_with_the_column_names_of_an_earlier_version_is_resumed(
+    classifier, songs, tmp_path, monkeypatch
+):
+    file = tmp_path / "genres.csv"
+    first = classify_folder(classifier, songs, file, progress=False)
+    file.write_text(file.read_text().replace("ood_score", "strangeness", 1))
+    assert "strangeness,error" in file.read_text()
+    monkeypatch.delattr(GenreClassifier, "predict")  # nothing is classified again
+    again = classify_folder(classifier, songs, file, progress=False)
+    pd.testing.assert_frame_equal(again, first)
+    pd.testing.assert_frame_equal(pd.read_csv(file), pd.read_csv(file)[list(first)])
+
+
+def test_a_csv_without_the_column_of_the_model_is_started_anew(classifier, songs, tmp_path):
+    """As the first version wrote it."""
+    file = tmp_path / "genres.csv"
+    first = classify_folder(classifier, songs, file, progress=False)
+    first.drop(columns="model").to_csv(file, index=False)
+    with pytest.warns(MelgenreWarning, match=ANEW):
+        again = classify_folder(classifier, songs, file, progress=False)
+    pd.testing.assert_frame_equal(again, first)
 
 
 def test_a_song_replaced_by_an_older_one_is_classified_again(classifier, tmp_path, write_song):
@@ -149,15 +176,15 @@ def test_two_names_never_become_one(classifier, tmp_path, write_song):
     assert (table["error"] == "").all()
 
 
-def test_a_spreadsheet_runs_nothing_of_a_csv(classifier, tmp_path, write_song):
+def test_a_spreadsheet_takes_no_name_for_a_formula(classifier, tmp_path, write_song):
     song = write_song(tmp_path / "music" / "=cmd|' !A0.wav", seconds=3)
-    for _ in range(2):  # the second run finds its song again
+    for _ in range(2):  # the second run resumes
         table = classify_folder(classifier, song.parent, tmp_path / "g.csv", progress=False)
     assert table["song"].tolist() == ["=cmd|' !A0.wav"]
     assert (tmp_path / "g.csv").read_text().splitlines()[1].startswith("'=cmd|' !A0.wav,")
 
 
-def test_a_folder_without_sound_gets_a_sentence(tmp_path):
+def test_a_folder_without_sound_raises_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no sound in this folder"):
         find_audio_files(tmp_path)
 
@@ -167,7 +194,7 @@ class TestShell:
         command = [sys.executable, "-m", "melgenre", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
-    def test_predict_prints_a_line_a_song_and_tells_what_failed(self, exported, songs, classifier):
+    def test_predict_prints_one_line_per_song_and_the_errors(self, exported, songs, classifier):
         ran = self.run("predict", songs, "--model", exported, "--json")
         assert ran.returncode == 3
         lines = [json.loads(line) for line in ran.stdout.splitlines()]
@@ -178,7 +205,7 @@ class TestShell:
         assert "broken.mp3: not readable" in ran.stderr
         assert "Traceback" not in ran.stderr
 
-    def test_no_terminal_obeys_a_name(self, exported, tmp_path, write_song):
+    def test_control_characters_of_a_name_are_escaped(self, exported, tmp_path, write_song):
         song = write_song(tmp_path / "music" / "\x1b[2J\x9b31mred\u202e.wav")
         write_song(tmp_path / "music" / "\x1b]0;title\x07.wav", seconds=0.1)
         for extra in ((), ("--json",)):
@@ -189,7 +216,7 @@ class TestShell:
 
     def test_predict_is_0_when_all_went_well_and_1_when_nothing_did(self, exported, songs):
         good = self.run("predict", songs / "a.wav", "--model", exported)
-        # Nothing on stderr but what belongs beside every answer of a model of made-up music.
+        # Nothing on stderr but the caveat of a model that was trained on made-up music.
         assert good.returncode == 0
         assert good.stderr.startswith("This model was trained on made-up music")
         assert good.stderr.count("\n") == 1
@@ -197,7 +224,8 @@ class TestShell:
         bad = self.run("predict", songs / "broken.mp3", "--model", exported)
         assert (bad.returncode, bad.stdout) == (1, "")
 
-    def test_mistakes_get_a_sentence(self, exported, songs, tmp_path):
+    @pytest.mark.slow
+    def test_mistakes_are_reported_in_a_sentence(self, exported, songs, tmp_path):
         for arguments, sentence in [
             (("predict", songs / "a.wav", "--model", tmp_path / "none"), "No exported model in"),
             (("predict", exported, "--model", exported), "no sound in this folder"),
@@ -230,6 +258,7 @@ class TestShell:
             "missing/song.mp3: no such file. Check the path.",
         ]
 
+    @pytest.mark.slow
     def test_extract_and_train_make_a_model_that_predicts(self, tmp_path):
         for genre, pitch in (("low", 110), ("high", 1760)):
             for number in range(6):
@@ -245,12 +274,13 @@ class TestShell:
                            "--out", "mine", "-q", cwd=tmp_path)  # fmt: skip
         assert (trained.returncode, trained.stderr) == (0, ""), "no warnings of torch either"
         assert "Exported to mine" in trained.stdout
-        asked = self.run("predict", "music", "--model", "mine", "--csv", "g.csv", cwd=tmp_path)
-        assert asked.returncode == 0, asked.stderr
+        predicted = self.run("predict", "music", "--model", "mine", "--csv", "g.csv", cwd=tmp_path)
+        assert predicted.returncode == 0, predicted.stderr
         assert len(pd.read_csv(tmp_path / "g.csv")) == 12
 
+    @pytest.mark.slow
     def test_hostile_names_are_trained_on(self, tmp_path, write_song):
-        """Folders whose names a terminal would obey, that are not UTF-8, or are very long."""
+        """Folders whose names hold control characters, are not UTF-8, or are very long."""
         names = [b"\x1b[2J\x9b31m\nred", b"caf\xe9", b"\xe9" * 250, "長".encode() * 85, b"=cmd"]
         for name in names:
             for number in range(6):
@@ -268,11 +298,12 @@ class TestShell:
         assert ran.returncode == 0, ran.stderr
         assert len(pd.read_csv(tmp_path / "g.csv")) == 30
 
+    @pytest.mark.slow
     def test_a_messy_folder_is_trained_on_and_predicted(self, messy_music, tmp_path):
         trained = self.run("train", messy_music, "--recipe", "smoke-test",
                            "--architecture", "resnet18", "--out", "mine", cwd=tmp_path)  # fmt: skip
         assert trained.returncode == 0, trained.stderr
-        # What was understood, what was skipped, progress, and what the figure is worth.
+        # What was understood, what was skipped, progress, and what the accuracy means.
         assert re.search(r"Jazz +12 +3 +0\n", trained.stdout)
         assert "3 of 40 tracks skipped" in trained.stdout
         assert "Jazz/Miles O'Hara/First album/empty.wav: empty file" in trained.stdout

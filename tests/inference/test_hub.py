@@ -1,4 +1,4 @@
-"""A model to the Hugging Face hub and back, by way of a small hub on this machine."""
+"""Upload a model to a small Hugging Face hub on this machine, and download it again."""
 
 import base64
 import json
@@ -22,23 +22,23 @@ print(GenreClassifier.load("hf:somebody/genres").predict(sys.argv[2]))
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as takes one model and gives it back."""
+    """As much of the hub as is needed to upload and download one model."""
 
     @property
     def home(self):
         return f"http://{self.headers['Host']}/somebody/genres"
 
     def do_POST(self):
-        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/api/repos/create":
-            self.server.created = json.loads(asked)
+            self.server.created = json.loads(body)
             self.reply({"url": self.home, "id": "somebody/genres"})
         elif self.path.endswith("/preupload/main"):
-            files = json.loads(asked)["files"]
+            files = json.loads(body)["files"]
             self.reply({"files": [{"path": f["path"], "uploadMode": "regular",
                                    "shouldIgnore": False} for f in files]})  # fmt: skip
         elif self.path.endswith("/commit/main"):
-            for line in map(json.loads, asked.splitlines()):
+            for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
                     self.server.files[line["value"]["path"]] = content
@@ -93,7 +93,7 @@ def environment(hub, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["models/resnet34", "somebody/genres"])
-def test_a_folder_that_is_missing_is_not_fetched_from_the_hub(hub, environment, tmp_path, model):
+def test_a_missing_folder_is_not_downloaded_from_the_hub(hub, environment, tmp_path, model):
     ran = subprocess.run(
         [sys.executable, "-m", "melgenre", "predict", "song.mp3", "--model", model],
         cwd=tmp_path, capture_output=True, text=True, env=environment,
@@ -104,7 +104,7 @@ def test_a_folder_that_is_missing_is_not_fetched_from_the_hub(hub, environment, 
     assert hub.fetched == []
 
 
-def test_a_repository_that_is_missing_gets_a_sentence(hub, environment, tmp_path):
+def test_a_missing_repository_is_reported_in_a_sentence(hub, environment, tmp_path):
     hub.shutdown()
     ran = subprocess.run(
         [sys.executable, "-m", "melgenre", "predict", "song.mp3", "--model", "hf:somebody/none"],
@@ -115,7 +115,8 @@ def test_a_repository_that_is_missing_gets_a_sentence(hub, environment, tmp_path
     assert "Traceback" not in ran.stderr
 
 
-def test_a_model_goes_to_the_hub_without_its_pickle_and_comes_back(
+@pytest.mark.slow
+def test_a_model_is_uploaded_without_its_pickle_and_downloaded(
     hub, environment, exported, images, tmp_path
 ):
     song = os.path.abspath(images["path"].iloc[0])
@@ -125,7 +126,7 @@ def test_a_model_goes_to_the_hub_without_its_pickle_and_comes_back(
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert sorted(hub.files) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
-    # Only what is read is fetched again.
+    # Only the files that are needed are downloaded.
     fetched = {path.rpartition("/")[2] for path in hub.fetched if "/resolve/" in path}
     assert fetched == {"config.json", "model.onnx"}
     assert hub.created["name"] == "genres" and "private" in str(hub.created)

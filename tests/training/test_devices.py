@@ -18,7 +18,8 @@ from melgenre.confusion.attribution import attribution_maps, embed_images, neare
 from melgenre.data.splits import held_out
 from melgenre.evaluation.metrics import evaluate
 from melgenre.experiments import run_svm
-from melgenre.inference.classifier import GenreClassifier, _onnx_providers
+from melgenre.inference.backends import onnx_providers
+from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError
 from melgenre.networks import TextureBackbone
 from melgenre.training import export, recipes
@@ -170,9 +171,9 @@ def test_onnx_runtime_runs_on_the_gpu_that_is_named():
             lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
         )
 
-    (name, options), fallback = _onnx_providers(WithCuda, "cuda:1")
+    (name, options), fallback = onnx_providers(WithCuda, "cuda:1")
     assert (name, options["device_id"]) == ("CUDAExecutionProvider", 1)
     assert fallback == "CPUExecutionProvider"
-    assert _onnx_providers(WithCuda, "cpu") == ["CPUExecutionProvider"]
+    assert onnx_providers(WithCuda, "cpu") == ["CPUExecutionProvider"]
     with pytest.raises(ModelError, match="cannot run on 'mps'"):
-        _onnx_providers(WithCuda, "mps")
+        onnx_providers(WithCuda, "mps")

@@ -1,7 +1,9 @@
-"""The process that decodes a visitor's recording and classifies it, which the server can end.
+"""Decode and classify recordings in a process of its own, which the server can end.
 
-A recording comes from a stranger: it may hold a decoder for minutes, take all memory, or crash it.
+Recordings are untrusted: one may occupy a decoder for minutes, take all memory, or crash it.
 """
+
+from __future__ import annotations
 
 import base64
 import io
@@ -15,14 +17,15 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ..data.audio import AudioError
-from ..inference.classifier import GenreClassifier
+from ..inference.classifier import GenreClassifier, Recording
 from ..inference.model_folder import ModelError
-from ..inference.timeline import plot_timeline
+from ..inference.prediction import Analysis
 
-LOADING_SECONDS = 300  # that a model may take to load, or to come from the hub
-MEMORY_BYTES = 2**30  # that a recording may take, beside what the loaded model takes
+LOADING_SECONDS = 300  # to load a model, or to download it from the hub
+MEMORY_BYTES = 2**30  # for a recording, beside the loaded model
 
 NO_RECORDING = "There is no recording here. Drop one, or record one."
 TOO_SLOW = "takes too long to classify. Cut it, or try again later."
@@ -35,12 +38,12 @@ class Worker:
 
     Parameters
     ----------
-    model_folder : str or Path
+    model_folder
         As for `GenreClassifier.load`.
-    max_minutes : float
+    max_minutes
         Longest recording.
-    max_seconds : float
-        Longest time that an answer may take.
+    max_seconds
+        Longest time that a recording may take.
 
     Attributes
     ----------
@@ -53,10 +56,9 @@ class Worker:
         If the model cannot be loaded.
     """
 
-    def __init__(self, model_folder, *, max_minutes, max_seconds):
-        self.model_folder, self.max_minutes, self.max_seconds = (
-            model_folder, max_minutes, max_seconds,
-        )  # fmt: skip
+    def __init__(self, model_folder: str | Path, *, max_minutes: float, max_seconds: float):
+        self.model_folder = model_folder
+        self.max_minutes, self.max_seconds = max_minutes, max_seconds
         self.lock, self.stopped = threading.Lock(), False
         self._start()
         loaded = self._loaded()
@@ -64,19 +66,19 @@ class Worker:
             raise loaded
         self.config = loaded
 
-    def answer(self, file, name):
+    def classify(self, file: Path, name: str) -> tuple[str, str]:
         """Classify a recording.
 
         Parameters
         ----------
-        file : Path
-        name : str
-            What the visitor calls it.
+        name
+            The visitor's name of the file.
 
         Returns
         -------
-        words, timeline : str
-            HTML; of a recording that cannot be classified, `words` says why and `timeline` is "".
+        prediction, timeline : str
+            HTML. If the recording cannot be classified, the first is the reason, and the second
+            is empty.
         """
         with self.lock:
             try:
@@ -95,7 +97,7 @@ class Worker:
             return sentence(reason, name), ""
 
     def stop(self):
-        """End the process; an answer under way becomes a sentence."""
+        """End the process. A recording that is being classified gets an error sentence."""
         self.stopped = True
         self._end()
 
@@ -110,7 +112,7 @@ class Worker:
         end.close()  # so that the pipe ends with the process
 
     def _loaded(self):
-        """The config of the model that the process has loaded, or what went wrong."""
+        """The config of the model that the process has loaded, or the error."""
         try:
             if not self.pipe.poll(LOADING_SECONDS):
                 return ModelError(f"The model was not loaded within {LOADING_SECONDS} s.")
@@ -127,44 +129,8 @@ class Worker:
         self.process.join()
 
 
-def analyse_recording(classifier, recording, *, max_minutes=15):
-    """What `predict` and `timeline` say of a recording, and its images, decoding it once.
-
-    Parameters
-    ----------
-    classifier : GenreClassifier
-    recording
-        As for `GenreClassifier.predict`.
-    max_minutes : float
-        Longest recording; what is behind it is not even decoded.
-
-    Returns
-    -------
-    answer : melgenre.inference.classifier.Prediction
-    timeline : pd.DataFrame
-    images : list of np.ndarray
-
-    Raises
-    ------
-    melgenre.data.audio.AudioError
-        If the recording cannot be used, or is longer than that.
-    """
-    windows = _bounded(classifier.images(recording), max_minutes)
-    times, images, probabilities, ood_score = classifier.predict_windows(windows)
-    answer = classifier.aggregate(probabilities, ood_score)
-    return answer, classifier.to_frame(times, probabilities, ood_score), images
-
-
-def _bounded(windows, max_minutes):
-    """The windows, unless they are too many."""
-    for start, end, image in windows:
-        if end > 60 * max_minutes:
-            raise AudioError(f"longer than {max_minutes:g} min. Cut it.", "the recording")
-        yield start, end, image
-
-
 def _work(pipe, model_folder, max_minutes):
-    """Load the model, then classify what comes through the pipe until the server is gone."""
+    """Load the model, then classify recordings from the pipe until the server ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the server ends this one
     threading.Thread(target=_end_with_server, daemon=True).start()
     try:
@@ -180,20 +146,20 @@ def _work(pipe, model_folder, max_minutes):
             file, name = pipe.recv()
         except EOFError:
             return
-        pipe.send(_answer(classifier, file, name, max_minutes))
+        pipe.send(_classify(classifier, file, name, max_minutes))
 
 
 def _end_with_server():
     multiprocessing.parent_process().join()
-    os._exit(1)  # whatever the other thread decodes
+    os._exit(1)  # at once, even if the other thread is decoding
 
 
 def _check(classifier):
-    """Classify silence, so that a damaged model is found now, and all that is needed is loaded."""
+    """Classify silence: it detects a damaged model, and loads all modules that are needed."""
     silence = np.zeros(2 * classifier.settings.sample_rate, np.float32)
     try:
-        _prediction_html(classifier, "", (silence, classifier.settings.sample_rate), 1)
-    except Exception as error:  # a damaged config brings about errors of any kind
+        _html(classifier.analyze((silence, classifier.settings.sample_rate)), "")
+    except Exception as error:  # a damaged network fails with errors of many types
         raise ModelError(
             f"The model in {classifier.folder.name} is damaged: it cannot classify silence "
             f"({type(error).__name__}: {error}). Export the learner again, or copy the whole "
@@ -202,7 +168,7 @@ def _check(classifier):
 
 
 def _limit_memory():
-    if sys.platform != "linux":  # elsewhere the limit is not enforced
+    if sys.platform != "linux":  # other systems do not enforce the limit
         return
     import resource
 
@@ -211,49 +177,53 @@ def _limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _answer(classifier, file, name, max_minutes):
-    """The HTML of an answer, or of the sentence that says why there is none."""
+def _classify(
+    classifier: GenreClassifier, recording: Recording, name: str, max_minutes: float
+) -> tuple[str, str]:
+    """The result of `Worker.classify`."""
     try:
-        return _prediction_html(classifier, name, file, max_minutes)
+        return _html(classifier.analyze(recording, max_minutes=max_minutes), name)
     except AudioError as error:
         return sentence(error.reason, name), ""
     except MemoryError:
         return sentence(TOO_MUCH, name), ""
-    except Exception:  # a page shows no traceback, whatever a file has brought about
+    except Exception:  # a page shows no traceback, whatever type of error a file causes
         logging.exception("A recording could not be classified.")
         return sentence("cannot be classified. Convert it to wav.", name), ""
 
 
-def sentence(words, name="", tag="p"):
+def sentence(words: str, name: str = "", tag: str = "p") -> str:
     """HTML of a sentence, after the name of a recording."""
-    # A name in Arabic or Hebrew runs the other way, and the words after it do not.
+    # `bdi`: a name in Arabic or Hebrew is written from right to left, the words after it are not.
     named = f"<bdi>{escape(name)}</bdi>: " if name else ""
     return f'<{tag} role="status">{named}{escape(words)}</{tag}>'
 
 
-def _prediction_html(classifier, name, recording, max_minutes):
-    """The answer in words and figures, and the time line to be clicked."""
-    answer, timeline, images = analyse_recording(classifier, recording, max_minutes=max_minutes)
-    best, end = next(iter(answer)), timeline["end"].iloc[-1]
-    words = f"{best}, {answer[best]:.0%}"
-    if answer.is_ood:
-        words = "unsure: unlike anything the model learned from"
-    bars = "".join(
+def _html(analysis: Analysis, name: str) -> tuple[str, str]:
+    """The prediction as a table of probabilities, and the clickable timeline."""
+    prediction = analysis.prediction
+    best = next(iter(prediction))
+    words = f"{best}, {prediction[best]:.0%}"
+    if prediction.is_ood:
+        words = "unsure: unlike the music that the model was trained on"
+    rows = "".join(
         f"<tr><td>{escape(str(genre))}</td><td><meter value={share:.4f}></meter></td>"
         f"<td>{share:.1%}</td></tr>"
-        for genre, share in answer.items()
+        for genre, share in prediction.items()
     )
-    note = "<p>So these figures mean nothing:</p>" if answer.is_ood else ""
-    note += "".join(f"<p>{escape(caveat)}</p>" for caveat in answer.caveats)
-    # A recording shorter than an image is repeated in it.
-    part = min(1, end / classifier.settings.duration)
-    ax = plot_timeline(timeline, [one[:, : round(part * one.shape[1])] for one in images])
-    png, box = io.BytesIO(), ax.get_position()
+    notes = ["Not meaningful for this recording:"] if prediction.is_ood else []
+    notes = "".join(f"<p>{escape(note)}</p>" for note in [*notes, *prediction.caveats])
+    table = f"{sentence(words, name, 'h2')}{notes}<table>{rows}</table>"
+    return table, _timeline_html(analysis)
+
+
+def _timeline_html(analysis):
+    ax = analysis.plot(Figure(figsize=(10, 4)))  # not of pyplot, which keeps figures in memory
+    png, box, end = io.BytesIO(), ax.get_position(), analysis.times[-1][1]
     ax.figure.savefig(png, format="png", dpi=110)
-    seen = f"""<img alt="The genres along the recording" title="Click to hear it from there"
+    return f"""<img alt="The genres along the recording" title="Click to play from there"
     style="width: 100%; cursor: pointer"
     src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">
-    <input type="range" min="0" max="{end:.2f}" step="0.1" value="0" aria-label="Hear from second"
+    <input type="range" min="0" max="{end:.2f}" step="0.1" value="0" aria-label="Play from second"
     data-left="{box.x0:.4f}" data-right="{box.x1:.4f}"
     style="margin-left: {box.x0:.2%}; width: {box.width:.2%}">"""
-    return f"{sentence(words, name, 'h2')}{note}<table>{bars}</table>", seen

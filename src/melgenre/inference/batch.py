@@ -1,7 +1,11 @@
-"""A folder of songs -> a table and a CSV: in parallel, resumable; an unreadable song is one row."""
+"""Classify a folder of songs into a table and a CSV: in parallel, and resumable."""
+
+from __future__ import annotations
 
 import csv
 import os
+import warnings
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +14,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..data.audio import AUDIO_SUFFIXES, AudioError
-from ..errors import MelgenreError
+from ..data.table import probability_columns
+from ..errors import MelgenreError, MelgenreWarning
 from ..files import (
     atomic_write,
     escape_control,
@@ -22,9 +27,12 @@ from ..files import (
     sweep,
     walk,
 )
+from .classifier import GenreClassifier
 from .model_folder import ModelError
 
-LAST_COLUMNS = ["ood_score", "error", "modified", "model"]
+FIRST_COLUMNS, LAST_COLUMNS = ["song", "genre"], ["ood_score", "error", "modified", "model"]
+RENAMED_COLUMNS = {"strangeness": "ood_score"}
+"""Columns of a CSV that an earlier version wrote, and their names today."""
 
 
 class NoSongsError(MelgenreError, FileNotFoundError):
@@ -35,21 +43,13 @@ class TableError(MelgenreError, ValueError):
     """A CSV that is not a table of genres."""
 
 
-def find_audio_files(folder):
-    """The files of sound below a folder, sorted; links are followed, but never round in circles.
-
-    Parameters
-    ----------
-    folder : str or Path
-
-    Returns
-    -------
-    list of Path
+def find_audio_files(folder: str | Path) -> list[Path]:
+    """The audio files below a folder, sorted. Links are followed; loops of links are not.
 
     Raises
     ------
     NoSongsError
-        If there is no such folder, or no sound in it.
+        If the folder does not exist, or has no audio file.
     """
     songs = [
         root / name
@@ -65,45 +65,50 @@ def find_audio_files(folder):
     return songs
 
 
-def classify_folder(classifier, folder, file=None, *, progress=True):
-    """The genre of every song of a folder.
+def classify_folder(
+    classifier: GenreClassifier,
+    folder: str | Path | list[str | Path],
+    file: str | Path | None = None,
+    *,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Predict the genre of every song in a folder.
 
-    Songs are classified side by side, one on each core. Each answer is written to the CSV at once,
-    so an interrupted run resumes; a song that has changed since is classified again. A CSV of
-    another model is started anew.
+    Songs are classified in parallel, one per core. Each row is written to the CSV at once, so an
+    interrupted run resumes where it stopped; a song whose file has changed is classified again. A
+    CSV of another model is started anew, with a warning.
 
     Parameters
     ----------
-    classifier : melgenre.inference.classifier.GenreClassifier
-    folder : str or Path
+    folder
         Or a list of files.
-    file : str or Path
-        The CSV; None: no file is written.
-    progress : bool
+    file
+        The CSV; by default, no file is written.
+    progress
         Show a progress bar.
 
     Returns
     -------
-    pd.DataFrame
-        A row a song: `song` (below the folder), `genre` (or "unsure"; empty if it cannot be used),
-        `p_<genre>`, `ood_score`, `error` (the sentence that says why), `modified` (time and size
-        of the file), `model` (the fingerprint of the model).
+    One row per song: `song` (its path below the folder), `genre` (or "unsure"; empty if the song
+    cannot be used), `p_<genre>`, `ood_score`, `error` (why the song cannot be used, or empty),
+    `modified` (time and size of the file), `model` (the fingerprint of the model).
 
     Raises
     ------
     NoSongsError
-        If there is no sound.
+        If the folder has no audio file.
     TableError
-        If the file exists and is no such table.
+        If the CSV exists and is not such a table.
     OSError
-        If the file cannot be written.
+        If the CSV cannot be written.
     """
     listed = isinstance(folder, (list, tuple))
     songs = [Path(song) for song in folder] if listed else find_audio_files(folder)
     names = [path_text(song if listed else song.relative_to(folder)) for song in songs]
-    columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres), *LAST_COLUMNS]
+    numbers = [*probability_columns(classifier.genres), "ood_score"]
+    columns = [*FIRST_COLUMNS, *numbers[:-1], *LAST_COLUMNS]
     with nullcontext() if file is None else locked(file):
-        rows = {} if file is None else _known(Path(file), columns, classifier.fingerprint)
+        rows = {} if file is None else _read(Path(file), columns, classifier.fingerprint)
         todo = {
             name: song
             for name, song in zip(names, songs, strict=True)
@@ -116,22 +121,23 @@ def classify_folder(classifier, folder, file=None, *, progress=True):
             rows.update((row["song"], row) for row in bar)
         else:
             try:
-                rows = _write(Path(file), columns, rows, bar, names)
-            except OSError as error:  # the recordings' own errors are in their rows
+                _write(Path(file), columns, rows, bar, names)
+            except OSError as error:  # errors of the recordings are in their rows
                 raise OSError(
                     f"{printable(file)} cannot be written ({error.strerror}). Make room or choose "
                     "another file, and run this again: it resumes."
                 ) from error
     result = pd.DataFrame([rows[name] for name in names], columns=columns)
-    numbers = [column for column in columns if column.startswith("p_")] + ["ood_score"]
     result[numbers] = result[numbers].apply(pd.to_numeric)
     return result.fillna({"genre": "", "error": ""})
 
 
-def _write(file, columns, rows, new, names):
-    """Append each new row to the CSV when it comes; at the end, bring all into the songs' order."""
+def _write(
+    file: Path, columns: list[str], rows: dict[str, dict], new: Iterable[dict], names: list[str]
+):
+    """Append each new row to the CSV and to `rows`; at the end, sort the CSV as the songs are."""
     sweep(file.parent)
-    _write_whole(file, columns, rows.values())  # without what a killed run left of its last line
+    _write_whole(file, columns, rows.values())  # without the partial last line of a killed run
     with file.open("a", newline="", encoding="utf-8") as opened:
         table = csv.DictWriter(opened, columns)
         for row in new:
@@ -141,54 +147,50 @@ def _write(file, columns, rows, new, names):
     listed = dict.fromkeys(names)
     others = [row for name, row in rows.items() if name not in listed]
     _write_whole(file, columns, [*others, *(rows[name] for name in listed)])
-    return rows
 
 
 def _write_whole(file, columns, rows):
     with atomic_write(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
         table = csv.DictWriter(opened, columns)
         table.writeheader()
-        for row in rows:
-            table.writerow(_safe(row))
+        table.writerows(map(_safe, rows))
 
 
 def _safe(row):
     return {name: spreadsheet_safe(cell) for name, cell in row.items()}
 
 
-def _known(file, columns, model):
-    """Rows that this model wrote into a CSV earlier, by song."""
+def _read(file: Path, columns: list[str], model: str) -> dict[str, dict]:
+    """The rows of an existing CSV, by song; none if another model wrote it."""
     if not file.exists():
         return {}
     try:
         with file.open(newline="", encoding="utf-8") as opened:
             table = csv.DictReader(opened)
-            # Before there were fingerprints, the columns ended one earlier.
-            if (
-                table.fieldnames is None
-                or table.fieldnames[:2] != columns[:2]
-                or not (
-                    table.fieldnames[-len(LAST_COLUMNS) :] == LAST_COLUMNS
-                    or table.fieldnames[-len(LAST_COLUMNS) + 1 :] == LAST_COLUMNS[:-1]
-                )
-            ):
+            found = [RENAMED_COLUMNS.get(name, name) for name in table.fieldnames or ()]
+            # The first versions wrote no column `model`.
+            if found[:2] != FIRST_COLUMNS or not {*LAST_COLUMNS[:-1]} <= {*found}:
                 raise ValueError("it has other columns")
+            table.fieldnames = found
             rows = [{name: spreadsheet_plain(cell) for name, cell in row.items()} for row in table]
-            found = table.fieldnames
     except (ValueError, csv.Error) as error:
         raise TableError(
             f"{printable(file.name)} is not a table of genres ({error}). Name another file."
         ) from error
-    # A killed run may have left a part of a line at the end.
+    # A killed run may have left a partial last line.
     whole = [row for row in rows if None not in row.values() and None not in row]
     if found != columns or any(row["model"] != model for row in whole):
-        print(f"{printable(file.name)} was written with another model and is started anew.")
+        warnings.warn(
+            f"{printable(file.name)} was written with another model and is started anew.",
+            MelgenreWarning,
+            stacklevel=3,
+        )
         return {}
     return {row["song"]: row for row in whole}
 
 
 def _modified(song):
-    """When the file was changed last, and its size, as text; empty if it is gone."""
+    """Time and size of a file as text, which differ when it is changed; empty if it is gone."""
     try:
         status = song.stat()
     except (OSError, ValueError):
@@ -196,27 +198,28 @@ def _modified(song):
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
-def _classify_all(classifier, songs):
-    """A row for each song, in their order; each has a core to itself, and one alone has all."""
+def _classify_all(classifier: GenreClassifier, songs: dict[str, Path]) -> Iterator[dict]:
+    """The row of each song, in their order: one thread per song, or all threads for one song."""
     if len(songs) > 1:
         classifier = classifier.on_one_core()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda one: _classify(classifier, *one), songs.items())
+        yield from pool.map(lambda item: _classify(classifier, *item), songs.items())
 
 
 def _classify(classifier, name, song):
-    """The row of one song: its genre, or the sentence that says why there is none."""
+    """The row of one song: its genre, or the reason why there is none."""
     row = {"song": name, "error": "", "modified": _modified(song), "model": classifier.fingerprint}
     try:
-        answer = classifier.predict(song)
+        prediction = classifier.predict(song)
     except AudioError as error:
         return row | {"error": f"{escape_control(name)}: {error.reason}"}
     except ModelError:
         raise
-    except Exception as error:  # one recording never ends a folder
+    except Exception as error:  # whatever a decoder raises, one file must not stop a long run
         reason = (
             f"cannot be classified ({type(error).__name__}). Convert it to wav, or leave it out."
         )
         return row | {"error": f"{escape_control(name)}: {reason}"}
-    row |= {"genre": answer.genre, "ood_score": round(answer.ood_score, 3)}
-    return row | {f"p_{genre}": round(p, 4) for genre, p in answer.items()}
+    row |= {"genre": prediction.genre, "ood_score": round(prediction.ood_score, 3)}
+    probabilities = (round(p, 4) for p in prediction.values())
+    return row | dict(zip(probability_columns(prediction), probabilities, strict=True))

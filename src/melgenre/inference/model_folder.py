@@ -1,7 +1,10 @@
-"""The folder that is a model: what lies in it, and what is checked before anything is rebuilt.
+"""The format of a model folder: its files, and the checks before a network is rebuilt.
 
-It ties `export`, which writes it, to `classifier`, which reads it; neither imports the other.
+`melgenre.training.export` writes such a folder and `classifier` reads it; this module is all that
+they share.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -16,51 +19,54 @@ FORMAT_VERSION = 5
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
 CONFIG, CARD = "config.json", "README.md"
 SPLIT = "split.csv"
-"""Which tracks the model learned from (`train`), and which it did not (`valid`, `test`)."""
+"""The part of each track: `train`, `valid` or `test`."""
 CHECKED = (LEARNER, WEIGHTS, ONNX, SPLIT)
-"""Files whose SHA-256 is in `config.json`, and is compared when they are read."""
+"""Files whose SHA-256 is in `config.json` and is checked when they are read."""
 PRIVATE = (LEARNER, SPLIT)
-"""What stays on this machine: a pickle can run code, and the names of tracks are their owner's."""
+"""Files that are never published: a pickle can run code, and a split names a user's tracks."""
 
 MOST_GENRES = 10_000
-RECIPES_TO_FORMAT_4 = {"first-project": "frozen-head", "quick": "smoke-test"}
+RENAMED_RECIPES = {"first-project": "frozen-head", "quick": "smoke-test"}
+"""Names of recipes up to format 4, and their names today."""
 
 UNKNOWN = {
     "calibration": {"temperature": 1.0, "ood_threshold": None},
-    "training": {"collection": "unknown music", "train_tracks": "?", "weights": "unknown",
-                 "recipe": None, "seed": None, "versions": {}},
+    "training": {
+        "collection": "unknown music",
+        "train_tracks": "?",
+        "weights": "unknown",
+        "recipe": None,
+        "seed": None,
+        "versions": {},
+    },
     "result": dict.fromkeys(("accuracy", "interval", "tracks", "protocol", "macro_f1")),
-}  # fmt: skip
-"""What a config says of a model where it says nothing."""
+}
+"""Values for what a config leaves out."""
 
 LONGEST_NAME = 1020
-"""Characters of a genre: the name of a folder has 255 bytes, each of which may be escaped."""
+"""Characters of a genre: the name of a folder has up to 255 bytes, each escaped as `\\x..`."""
 
 FEWEST_CLIPS = 50
-"""Validation clips that a limit for "unsure" needs: it shall hold 99 % of them."""
+"""Validation clips that the out-of-distribution threshold, their 99th percentile, needs."""
 
 
 class ModelError(MelgenreError, ValueError):
-    """An exported model that is missing, damaged or too new; the message says what to do."""
+    """An exported model that is missing, damaged or too new; the message explains what to do."""
 
 
-def read_config(folder):
-    """What a model's folder says of itself, checked for what is needed to rebuild it.
-
-    Parameters
-    ----------
-    folder : str or Path
+def read_config(folder: str | Path) -> dict:
+    """Read and validate the `config.json` of a model folder.
 
     Returns
     -------
-    dict
-        `architecture`, `body`, `genres`, `mel_settings`, `normalisation`, `calibration`,
-        `training`, `result`; `sha256` of the folder's files and of the config itself.
+    `architecture`, `body`, `genres`, `mel_settings`, `normalisation`, `calibration`, `training`,
+    `result`, and `sha256` of the folder's files and of the config itself. A config of an earlier
+    format is returned with the names of the current one.
 
     Raises
     ------
     ModelError
-        If it is missing, damaged, or was written by a newer melgenre.
+        If the file is missing, damaged, or written by a newer melgenre.
     """
     folder = Path(folder)
     restore(folder)
@@ -93,18 +99,13 @@ def read_config(folder):
             "whole folder again, or export the learner again."
         )
     # Format 1 has no other body, formats 1 and 2 no calibration, 1 to 3 no checksums.
-    config = {"body": "whole", "calibration": {}, "training": {}, "result": {}, **config}
-    config |= {name: values | config[name] for name, values in UNKNOWN.items()}
-    return config if version == FORMAT_VERSION else _with_new_names(config)
-
-
-def _with_new_names(config):
-    """A config of formats 1 to 4 with the names of format 5."""
-    calibration, training = dict(config["calibration"]), dict(config["training"])
-    if "strangest" in calibration:
+    config = {"body": "whole", **config}
+    config |= {name: values | config.get(name, {}) for name, values in UNKNOWN.items()}
+    calibration, training = config["calibration"], config["training"]
+    if "strangest" in calibration:  # the name of the threshold up to format 4
         calibration["ood_threshold"] = calibration.pop("strangest")
-    training["recipe"] = RECIPES_TO_FORMAT_4.get(training["recipe"], training["recipe"])
-    return {**config, "calibration": calibration, "training": training}
+    training["recipe"] = RENAMED_RECIPES.get(training["recipe"], training["recipe"])
+    return config
 
 
 def _version(config):
@@ -116,14 +117,13 @@ def _version(config):
 
 def _check_config(config):
     """Raise `ValueError` unless every value is one that a network can be rebuilt with."""
-    for name in ("architecture", "body"):
-        known = config.get(name, "whole" if name == "body" else None)
-        _check(_is_text(known), name, "a name")
+    _check(_is_text(config.get("architecture")), "architecture", "a name")
+    _check(_is_text(config.get("body", "whole")), "body", "a name")
     genres = config.get("genres")
-    _check(isinstance(genres, list) and 1 <= len(genres) <= MOST_GENRES, "genres",
-           f"a list of 1 to {MOST_GENRES:,} names")  # fmt: skip
-    named = f"a name of at most {LONGEST_NAME} characters"
-    _check(all(map(_is_text, genres)), "each of genres", named)
+    few = isinstance(genres, list) and 1 <= len(genres) <= MOST_GENRES
+    _check(few, "genres", f"a list of 1 to {MOST_GENRES:,} names")
+    expected = f"a name of at most {LONGEST_NAME} characters"
+    _check(all(map(_is_text, genres)), "each of genres", expected)
     _check(len({*genres}) == len(genres), "genres", "distinct")
     settings = config.get("mel_settings")
     _check(isinstance(settings, dict), "mel_settings", "an object")
@@ -136,13 +136,13 @@ def _check_config(config):
         _check(three and all(_is_number(x, least) for x in numbers), name, "three numbers")
     for name in ("calibration", "training", "result", "sha256"):
         _check(isinstance(config.get(name, {}), dict), name, "an object")
-    known = UNKNOWN["calibration"] | config.get("calibration", {})
-    _check(_is_number(known["temperature"], 1e-6), "temperature", "a number above 0")
-    for name in ("ood_threshold", "strangest"):  # the second was its name up to format 4
-        _check(known.get(name) is None or _is_number(known[name]), name, "a number")
-    known = UNKNOWN["training"] | config.get("training", {})
-    _check(isinstance(known["recipe"], (str, type(None))), "recipe", "a name")
-    _check(isinstance(known["versions"], dict), "versions", "an object")
+    calibration, training = config.get("calibration", {}), config.get("training", {})
+    _check(_is_number(calibration.get("temperature", 1), 1e-6), "temperature", "a number above 0")
+    for name in ("ood_threshold", "strangest"):  # the second is its name up to format 4
+        threshold = calibration.get(name)
+        _check(threshold is None or _is_number(threshold), name, "a number")
+    _check(isinstance(training.get("recipe"), (str, type(None))), "recipe", "a name")
+    _check(isinstance(training.get("versions", {}), dict), "versions", "an object")
 
 
 def _check(holds, name, expected):
@@ -155,21 +155,21 @@ def _is_number(value, least=-1e6):
 
 
 def _is_text(value):
-    """Whether it is a text that can be written to a file, neither empty nor overlong."""
+    """Whether a value is text that is neither empty nor too long, and can be written to a file."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         return False
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def write_config(folder, config):
-    """Write `config.json` with the checksums of the other files in the folder, and its own.
+def write_config(folder: str | Path, config: dict):
+    """Write `config.json`, with the checksums of the other files in the folder and its own.
 
     Parameters
     ----------
-    folder : str or Path
+    folder
         With the other files of the model.
-    config : dict
-        As of `read_config`, without `sha256`.
+    config
+        As `read_config` returns it; `sha256` is computed here.
     """
     files = {name: Path(folder, name) for name in CHECKED}
     sums = {name: _sha256(file.read_bytes()) for name, file in files.items() if file.exists()}
@@ -179,25 +179,20 @@ def write_config(folder, config):
     Path(folder, CONFIG).write_text(text, encoding="utf-8")
 
 
-def read_checked(folder, config, name):
-    """The content of a model's file, if it is what was exported.
+def read_checked(folder: str | Path, config: dict, name: str) -> bytes:
+    """Read a file of a model folder, and compare it with its checksum.
 
     Parameters
     ----------
-    folder : str or Path
-    config : dict
+    config
         Of `read_config`.
-    name : str
+    name
         One of `CHECKED`.
-
-    Returns
-    -------
-    bytes
 
     Raises
     ------
     ModelError
-        If the file is missing, or differs from its checksum.
+        If the file is missing, or does not have its checksum.
     """
     file = Path(folder, name)
     if not file.exists():
@@ -214,18 +209,13 @@ def read_checked(folder, config, name):
     return content
 
 
-def fingerprint(folder, config):
+def fingerprint(folder: str | Path, config: dict) -> str:
     """Twelve characters that differ for any two models.
 
     Parameters
     ----------
-    folder : str or Path
-    config : dict
+    config
         Of `read_config`.
-
-    Returns
-    -------
-    str
     """
     if "sha256" in config:
         return config["sha256"][CONFIG][:12]
@@ -233,14 +223,8 @@ def fingerprint(folder, config):
     return _sha256(b"".join(file.read_bytes() for file in files if file.exists()))[:12]
 
 
-def check_replaceable(folder):
-    """Raise `ModelError` if a folder holds files, but no model: they would not be a model's.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Where a model is about to be written.
-    """
+def check_replaceable(folder: str | Path):
+    """Raise `ModelError` if a model must not be written to a folder, because it has other files."""
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and _is_model_or_empty(folder)):
         raise ModelError(
@@ -253,13 +237,8 @@ def _is_model_or_empty(folder):
     return (folder / CONFIG).exists() or not any(folder.iterdir())
 
 
-def copy_others(folder, target):
-    """Copy what a user added to a model's folder into the folder that is about to replace it.
-
-    Parameters
-    ----------
-    folder, target : str or Path
-    """
+def copy_others(folder: str | Path, target: str | Path):
+    """Copy the files that a user added to a model folder into the folder that will replace it."""
     if Path(folder).exists():
         ours = shutil.ignore_patterns(*CHECKED, CONFIG, CARD)
         shutil.copytree(folder, target, ignore=ours, dirs_exist_ok=True)
@@ -270,13 +249,13 @@ def _sha256(content):
 
 
 def _digest(config):
-    """Checksum of a config, without that of itself."""
+    """Checksum of a config, in which that of the config itself is left out."""
     sums = {name: digest for name, digest in config.get("sha256", {}).items() if name != CONFIG}
     return _sha256(json.dumps({**config, "sha256": sums}, sort_keys=True).encode())
 
 
-def damaged_model(folder, error):
-    """The `ModelError` for a network that cannot be rebuilt from its folder's files."""
+def damaged_model(folder: Path, error: Exception | str) -> ModelError:
+    """The `ModelError` for a network that cannot be rebuilt from the files of its folder."""
     return ModelError(
         f"The model in {folder.name} is damaged: {str(error).splitlines()[0]}. Export the "
         "learner again, or copy the whole folder again."

@@ -1,49 +1,99 @@
-"""Genres along a song, as an image that is read at a glance."""
+"""Plot the genres along a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
+
+from ..data.table import probabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HATCHES = (None, "..", "xx", "\\\\", "oo")
+"""For each further round through the colours; "//" is left to what is unsure."""
 
 
-def plot_timeline(timeline, images=(), figure=None):
-    """The genres of a recording as stacked bands along it, under its mel-spectrogram.
+def plot_timeline(timeline: pd.DataFrame, images: Iterable[np.ndarray], figure: Figure) -> Axes:
+    """Plot the genres of a recording as stacked bands under its mel-spectrogram.
 
     Parameters
     ----------
-    timeline : pd.DataFrame
-        As of `GenreClassifier.timeline`. Its unsure windows are left grey.
-    images : sequence of np.ndarray [shape=(n_mels, columns), dtype=uint8]
-        Of its windows.
-    figure : matplotlib.figure.Figure
-        An empty one; None: one that pyplot knows nothing of, as the threads of a server need.
+    timeline
+        Of `Analysis.timeline`. Its out-of-distribution windows are hatched in grey.
+    images : iterable of np.ndarray [shape=(n_mels, columns), dtype=uint8]
+        One per window.
+    figure
+        An empty figure.
 
     Returns
     -------
-    matplotlib.axes.Axes
-        Of the bands.
+    The axes of the bands.
     """
-    # The last window may begin before the one before has ended.
+    # The last window may begin before the one before it ends.
     edges = np.append(timeline["start"], timeline["end"].iloc[-1])
     if len(edges) > 2:
         edges[-2] = timeline["end"].iloc[-2]
-    figure = figure or Figure(figsize=(10, 4))
     figure.subplots_adjust(0.07, 0.13, 0.85, 0.97, hspace=0.08)
     above, ax = figure.subplots(2, sharex=True, height_ratios=(1, 1.3))
-    for start, end, image in zip(timeline["start"], timeline["end"], images, strict=False):
+    for start, end, image in zip(timeline["start"], timeline["end"], images, strict=True):
         above.imshow(image, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
     above.set(yticks=[], ylabel="low to high")
-    bottom, sure = np.zeros(len(timeline)), ~timeline["is_ood"].to_numpy()
-    names = [column for column in timeline if column.startswith("p_")]
-    colours = colormaps["tab20" if len(names) > 10 else "tab10"].colors
-    for number, name in enumerate(names):
-        top = bottom + np.where(sure, timeline[name], 0)
-        ax.stairs(top, edges, baseline=bottom, fill=True, color=colours[number % len(colours)],
-                  label=name[2:].lstrip("_").replace("$", r"\$"))  # fmt: skip
+    unsure = timeline["is_ood"].to_numpy()
+    bottom, bands = np.zeros(len(timeline)), probabilities(timeline)
+    for genre, (colour, hatch) in zip(bands, band_styles(bands.shape[1]), strict=True):
+        top = bottom + np.where(unsure, 0, bands[genre])
+        # A label that begins with "_" would be missing in the legend; "$" would begin a formula.
+        label = genre.lstrip("_").replace("$", r"\$")
+        ax.stairs(
+            top,
+            edges,
+            baseline=bottom,
+            fill=True,
+            label=label,
+            facecolor=colour,
+            edgecolor="white",
+            hatch=hatch,
+        )
         bottom = top
-    if not sure.all():
-        ax.stairs(np.ones(len(sure)), edges, baseline=sure * 1.0, fill=True, facecolor="0.95",
-                  edgecolor="0.6", hatch="///", label="unsure")  # fmt: skip
+    if unsure.any():
+        ax.stairs(
+            np.ones(len(unsure)),
+            edges,
+            baseline=1.0 - unsure,
+            fill=True,
+            label="unsure",
+            facecolor="0.95",
+            edgecolor="0.6",
+            hatch="///",
+        )
     ax.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), xlabel="seconds", ylabel="probability")
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], bbox_to_anchor=(1, 1), loc="upper left", fontsize=8)
+    ax.legend(
+        handles[::-1],
+        labels[::-1],
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        labelspacing=0.2,
+        fontsize=min(8, 90 / len(labels)),  # so that the legend is no taller than the bands
+    )
     return ax
+
+
+def band_styles(n_genres: int) -> list[tuple[tuple[float, float, float], str | None]]:
+    """A colour and a hatch for each genre: distinct for up to 100 genres.
+
+    Examples
+    --------
+    >>> len(set(band_styles(100)))
+    100
+    """
+    colours = colormaps["tab10" if n_genres <= 10 else "tab20"].colors
+    styles = ((colour, hatch) for hatch in HATCHES for colour in colours)
+    return list(islice(cycle(styles), n_genres))
