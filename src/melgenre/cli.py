@@ -15,7 +15,7 @@ import typer
 
 from . import __version__
 from .errors import MelgenreError
-from .files import CONTROL, escape_control
+from .text import CONTROL, escape_control
 
 app = typer.Typer(
     no_args_is_help=True,

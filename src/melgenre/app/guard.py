@@ -20,7 +20,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..data.audio import AUDIO_SUFFIXES
-from ..files import printable
+from ..text import printable
 from .worker import NO_RECORDING
 
 UPLOADS_KEPT = 20  # so many of the largest fit into the server's folder

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import MelgenreError
-from ..files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
+from ..files import atomic_write, locked, sweep
+from ..text import spreadsheet_plain, spreadsheet_safe
 
 LABELS = ("fine", "mislabelled", "corrupted", "duplicate")
 """What a clip can be called: kept as it is, or one of three faults."""

@@ -19,7 +19,7 @@ import soundfile
 import soxr
 
 from ..errors import MelgenreError
-from ..files import printable
+from ..text import printable
 
 SAMPLE_RATE = 22050
 """Sample rate of GTZAN, and so of everything here, in Hz."""

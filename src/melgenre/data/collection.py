@@ -17,9 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import MelgenreError
-from ..files import printable, project_folder, short, walk
+from ..files import project_folder, walk
+from ..text import printable, short
 from .audio import AUDIO_SUFFIXES
-from .download import download, is_archive, unpack
+from .archives import is_archive, unpack
+from .download import download
 from .gtzan import gtzan_metadata
 from .mel_settings import ImageError, check_image
 from .synthetic.collection import make_synthetic_collection

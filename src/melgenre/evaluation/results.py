@@ -11,7 +11,8 @@ import pandas as pd
 
 from ..data.gtzan import gtzan_metadata
 from ..errors import MelgenreError
-from ..files import atomic_write, locked, project_folder, spreadsheet_plain, spreadsheet_safe, sweep
+from ..files import atomic_write, locked, project_folder, sweep
+from ..text import spreadsheet_plain, spreadsheet_safe
 from .metrics import bootstrap_ci
 from .provenance import git_commit
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from ..data.audio import SAMPLE_RATE, AudioError, load_audio
 from ..errors import MelgenreError
-from ..files import names_below
 from ..parallel import parallel_map
+from ..text import names_below
 
 DESCRIPTORS = (
     ("tempo", "beats", "chroma_stft", "rmse", "spectral_centroid", "spectral_bandwidth")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..data.audio import AudioError, audio_duration, load_audio
 from ..data.mel_settings import ImageError, MelSettings, load_settings, save_settings
-from ..files import atomic_write, locked, names_below, sweep
+from ..files import atomic_write, locked, sweep
 from ..parallel import parallel_map
+from ..text import names_below
 from .melspectrogram import melspectrogram_image
 
 RECORDS_FILE = "sources.json"

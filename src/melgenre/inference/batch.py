@@ -11,17 +11,8 @@ from tqdm.auto import tqdm
 
 from ..data.audio import AUDIO_SUFFIXES, AudioError
 from ..errors import MelgenreError
-from ..files import (
-    atomic_write,
-    escape_control,
-    locked,
-    path_text,
-    printable,
-    spreadsheet_plain,
-    spreadsheet_safe,
-    sweep,
-    walk,
-)
+from ..files import atomic_write, locked, sweep, walk
+from ..text import escape_control, path_text, printable, spreadsheet_plain, spreadsheet_safe
 from .model_folder import ModelError
 
 LAST_COLUMNS = ["ood_score", "error", "modified", "model"]

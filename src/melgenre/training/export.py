@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ..data.mel_settings import MelSettings
-from ..files import atomic_folder, printable, spreadsheet_plain, spreadsheet_safe, sweep
+from ..files import atomic_folder, sweep
 from ..inference.model_folder import (
     CARD,
     CHECKED,
@@ -38,6 +38,7 @@ from ..inference.model_folder import (
     write_config,
 )
 from ..networks import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier, head_with_ood_score
+from ..text import printable, spreadsheet_plain, spreadsheet_safe
 from .cached_features import extract_features, features_cache
 from .learner import RECIPES, discard_checkpoint
 from .model_card import model_card
