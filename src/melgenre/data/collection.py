@@ -19,8 +19,8 @@ import pandas as pd
 from ..errors import MelgenreError
 from ..files import project_folder, walk
 from ..text import printable, short
-from .audio import AUDIO_SUFFIXES
 from .archives import is_archive, unpack
+from .audio import AUDIO_SUFFIXES
 from .download import download
 from .gtzan import gtzan_metadata
 from .mel_settings import ImageError, check_image

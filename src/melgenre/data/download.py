@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 
 from ..errors import MelgenreError
 from ..files import atomic_write, locked, sweep, temporary_folder
-from ..text import short
 
 HUB_FILE = re.compile(r"https://huggingface\.co/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 """Address of a file of a dataset on the Hugging Face hub: repository, revision, path in it."""
@@ -60,12 +59,22 @@ def download(url: str, target: str | Path, *, progress: bool = True) -> Path:
                     _download_from_hub(*from_hub.groups(), target, progress)
                 else:
                     _download_from_web(url, target, progress)
-    except Exception as error:  # both libraries pass on errors of the HTTP libraries below them
+    except Exception as error:  # huggingface_hub and pooch pass on those of their HTTP libraries
         raise DownloadError(
-            f"Could not download {url} ({short(error)}): try again, or download it with a browser "
-            f"and save it as {target.as_posix()}."
+            f"Could not download {url} ({_reason(error)}): try again, or download it with a "
+            f"browser and save it as {target.as_posix()}."
         ) from error
     return target
+
+
+def _reason(error: Exception) -> str:
+    for one in (error, error.__cause__):  # huggingface_hub wraps some errors of the server
+        response = getattr(one, "response", None)
+        if response is not None:
+            return f"the server answers {response.status_code}"
+    if isinstance(error, OSError) and error.errno:
+        return error.strerror  # of the disk, such as one that is full
+    return "the server cannot be reached, or the connection broke"
 
 
 def _download_from_hub(
