@@ -64,7 +64,7 @@ def test_of_a_messy_folder_every_song_that_can_be_read_is_classified(classifier,
     for song, error in failed["error"].items():
         assert error.startswith(f"{song}: ")
     reasons = {Path(song).name: error for song, error in failed["error"].items()}
-    assert "truncated or damaged: 300.1 s announced" in reasons["cut off.mp3"]
+    assert "truncated or damaged: 300.1 s expected" in reasons["cut off.mp3"]
     assert "it is text" in reasons["text.mp3"]
 
 
