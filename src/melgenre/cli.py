@@ -136,7 +136,7 @@ def train(
     """
     from fastai.vision.all import noop, replacing_yield
 
-    from .data.collection import load_collection
+    from .data.collection import describe_collection, load_collection
     from .data.splits import held_out, protocols_for
     from .evaluation.metrics import evaluate, format_score
     from .experiments import apply_protocol
@@ -158,6 +158,7 @@ def train(
             raise MelgenreError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
         check_replaceable(out)  # before hours of training
         tracks = load_collection(folder, progress=not quiet)
+        print(describe_collection(tracks))
         images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
         tracks = extract_melspectrograms(tracks, images, progress=not quiet)
         protocol = protocols_for(tracks)[-1]
