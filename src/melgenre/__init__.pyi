@@ -10,6 +10,9 @@ from .data.annotations import (
     load_annotations as load_annotations,
     save_annotation as save_annotation,
 )
+from .data.archives import (
+    unpack as unpack,
+)
 from .data.audio import (
     SAMPLE_RATE as SAMPLE_RATE,
     AudioError as AudioError,
@@ -19,15 +22,12 @@ from .data.audio import (
     play as play,
 )
 from .data.collection import (
-    CollectionError as CollectionError,
     describe_collection as describe_collection,
-    find_tracks as find_tracks,
     load_collection as load_collection,
 )
 from .data.download import (
     DownloadError as DownloadError,
     download as download,
-    unpack as unpack,
 )
 from .data.duplicates import (
     find_duplicates as find_duplicates,
@@ -40,6 +40,9 @@ from .data.mel_settings import (
     ImageError as ImageError,
     MelSettings as MelSettings,
     check_image as check_image,
+)
+from .data.metadata import (
+    CollectionError as CollectionError,
 )
 from .data.splits import (
     PROTOCOLS as PROTOCOLS,
@@ -54,6 +57,10 @@ from .data.splits import (
 )
 from .data.synthetic.collection import (
     make_synthetic_collection as make_synthetic_collection,
+)
+from .data.tracks import (
+    CollectionWarning as CollectionWarning,
+    find_tracks as find_tracks,
 )
 from .errors import MelgenreError as MelgenreError, MelgenreWarning as MelgenreWarning
 from .evaluation.metrics import (

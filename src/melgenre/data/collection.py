@@ -15,7 +15,6 @@ from .archives import is_archive, unpack
 from .audio import AUDIO_SUFFIXES
 from .download import download
 from .gtzan import verify_gtzan
-from .metadata import CollectionError as CollectionError
 from .synthetic.collection import make_synthetic_collection
 from .tracks import CollectionWarning, find_tracks, path_hash
 
