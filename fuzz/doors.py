@@ -56,7 +56,7 @@ def _without(*modules):
 
 
 def archive(folder, content, choice):
-    from melgenre.data.download import is_archive, unpack
+    from melgenre.data.archives import is_archive, unpack
 
     file = folder / "archive"
     file.write_bytes(content)

@@ -16,8 +16,9 @@ import pandas as pd
 import soundfile
 
 from melgenre.data.annotations import load_annotations, save_annotation
+from melgenre.data.archives import unpack
 from melgenre.data.collection import find_tracks
-from melgenre.data.download import download, unpack
+from melgenre.data.download import download
 from melgenre.data.mel_settings import MelSettings, check_image
 from melgenre.evaluation.metrics import evaluate
 from melgenre.evaluation.results import load_results, record_run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastai.vision.all import noop
 
-from melgenre.data.collection import load_collection
+from melgenre.data.collection import describe_collection, load_collection
 from melgenre.data.duplicates import find_duplicates
 from melgenre.evaluation.metrics import format_score
 from melgenre.evaluation.results import RESULTS, load_results, record_run
@@ -56,6 +56,7 @@ def main():
     warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
 
     tracks = load_collection()
+    print(describe_collection(tracks))
     file = find_descriptors(tracks)
     described = load_descriptors(file, tracks) if file else compute_descriptors(tracks)
     X = described[list(DESCRIPTORS)].to_numpy()

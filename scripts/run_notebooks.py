@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from melgenre.data.collection import SYNTHETIC_WARNING, load_collection
+from melgenre.data.collection import SYNTHETIC_WARNING, describe_collection, load_collection
 from melgenre.evaluation.metrics import format_score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +36,7 @@ def main():
         tracks = load_collection(options.collection)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    print(describe_collection(tracks))
     synthetic = tracks["collection"].iloc[0] == "synthetic"
     given = {"COLLECTION": options.collection}
     if synthetic:

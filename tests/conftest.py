@@ -98,7 +98,10 @@ def write_song():
         path.parent.mkdir(parents=True, exist_ok=True)
         t = np.arange(int(seconds * rate)) / rate
         chord = sum(np.sin(2 * np.pi * f * t) for f in (220, 277, 330)) / 4
-        format = {"au": "AU", "oga": "OGG"}.get(path.suffix[1:])
+        suffix = path.suffix[1:].lower()
+        format = {"au": "AU", "oga": "OGG", "opus": "OGG", "aif": "AIFF"}.get(suffix)
+        if suffix == "opus":
+            subtype = "OPUS"
         soundfile.write(path, np.tile(chord, (channels, 1)).T, rate, subtype=subtype, format=format)
         return path
 
@@ -196,7 +199,9 @@ def write_by_pyav(song, y, rate, *, cover=False, codec="aac"):
     import av
 
     layout = {1: "mono", 2: "stereo", 16: "hexadecagonal"}[y.shape[1]]
-    format = {".m4a": "mp4", ".m4b": "mp4", ".aac": "adts", ".wma": "asf"}.get(song.suffix)
+    formats = {".m4a": "mp4", ".m4b": "mp4", ".m4v": "mp4", ".aac": "adts", ".mka": "matroska",
+               ".mpg": "mpeg", ".wma": "asf", ".wmv": "asf"}  # fmt: skip
+    format = formats.get(song.suffix.lower())
     with av.open(str(song), "w", format=format) as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
         stream.bit_rate = 128_000

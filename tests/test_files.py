@@ -9,17 +9,8 @@ import time
 import pytest
 from hypothesis import given, strategies as st
 
-from melgenre.files import (
-    atomic_folder,
-    atomic_write,
-    locked,
-    printable,
-    restore,
-    spreadsheet_plain,
-    spreadsheet_safe,
-    sweep,
-    temporary_folder,
-)
+from melgenre.files import atomic_folder, atomic_write, locked, restore, sweep, temporary_folder
+from melgenre.text import printable, spreadsheet_plain, spreadsheet_safe
 
 
 def names(folder):

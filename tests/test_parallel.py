@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from melgenre.features.descriptors import compute_descriptors
+from melgenre.features.images import extract_melspectrograms
 from melgenre.parallel import MIN_PARALLEL, parallel_map
 
 DESCRIBE_IN_A_FRESH_ENVIRONMENT = """
@@ -25,14 +27,33 @@ print(len(before), "compiled before,", len(compiled() - before), "by workers")
 """
 
 
-def test_results_come_in_order_and_from_this_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize("count", [0, 1, MIN_PARALLEL, 3 * MIN_PARALLEL])
+def test_results_come_in_the_order_of_the_calls(count):
+    calls = [(number, 2) for number in range(count)]
+    results = parallel_map(pow, calls, desc="squares", unit=" squares", progress=False)
+    assert list(results) == [number**2 for number in range(count)]
+
+
+def test_the_bar_counts_the_calls(capfd):
+    calls = [(number,) for number in range(3)]
+    list(parallel_map(abs, calls, desc="numbers", unit=" numbers", progress=False))
+    assert capfd.readouterr().err == ""
+    list(parallel_map(abs, calls, desc="numbers", unit=" numbers"))
+    assert "numbers: 100%" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_relative_paths_are_those_of_the_caller(tmp_path, write_song, monkeypatch):
+    """The workers of the first round are used again in the second, in their first folder."""
     for folder in (tmp_path / "one", tmp_path / "other"):
-        folder.mkdir()
-        monkeypatch.chdir(folder)  # the workers of the first round are used again in the second
-        calls = [(f"{i}.wav",) for i in range(3 * MIN_PARALLEL)]
-        made = parallel_map(os.path.abspath, calls, desc="names", unit=" names", progress=False)
-        made = list(made)
-        assert [Path(name).resolve() for name in made] == [folder.resolve() / c for (c,) in calls]
+        names = [f"{number}.wav" for number in range(MIN_PARALLEL + 2)]
+        for name in names:
+            write_song(folder / name)
+        monkeypatch.chdir(folder)
+        tracks = pd.DataFrame({"track_id": names, "genre": "jazz", "path": names})
+        assert len(compute_descriptors(tracks, progress=False)) == len(names)
+        assert len(extract_melspectrograms(tracks, "images", progress=False)) == len(names)
+        assert len(list((folder / "images").rglob("*.png"))) == len(names)
 
 
 def test_what_a_call_raises_is_raised(tmp_path):
@@ -42,6 +63,7 @@ def test_what_a_call_raises_is_raised(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_workers_compile_nothing_side_by_side(tmp_path, write_song):
     """Processes that fill numba's cache at once can leave it so that every later one crashes."""
     songs = [str(write_song(tmp_path / f"{i}.wav")) for i in range(MIN_PARALLEL + 2)]

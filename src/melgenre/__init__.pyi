@@ -12,6 +12,9 @@ from .data.annotations import (
     load_annotations as load_annotations,
     save_annotation as save_annotation,
 )
+from .data.archives import (
+    unpack as unpack,
+)
 from .data.audio import (
     SAMPLE_RATE as SAMPLE_RATE,
     AudioError as AudioError,
@@ -21,15 +24,12 @@ from .data.audio import (
     play as play,
 )
 from .data.collection import (
-    CollectionError as CollectionError,
     describe_collection as describe_collection,
-    find_tracks as find_tracks,
     load_collection as load_collection,
 )
 from .data.download import (
     DownloadError as DownloadError,
     download as download,
-    unpack as unpack,
 )
 from .data.duplicates import (
     find_duplicates as find_duplicates,
@@ -48,6 +48,7 @@ from .data.mel_settings import (
     MelSettings as MelSettings,
     check_image as check_image,
 )
+from .data.metadata import CollectionError as CollectionError
 from .data.protocols import (
     PROTOCOLS as PROTOCOLS,
     Protocol as Protocol,
@@ -64,6 +65,10 @@ from .data.splits import (
 )
 from .data.synthetic.collection import (
     make_synthetic_collection as make_synthetic_collection,
+)
+from .data.tracks import (
+    CollectionWarning as CollectionWarning,
+    find_tracks as find_tracks,
 )
 from .errors import MelgenreError as MelgenreError, MelgenreWarning as MelgenreWarning
 from .evaluation.metrics import (

@@ -16,7 +16,7 @@ import typer
 
 from . import __version__
 from .errors import MelgenreError, MelgenreWarning
-from .files import CONTROL, escape_control
+from .text import CONTROL, escape_control
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -161,7 +161,7 @@ def train(
     Artists are separated if the folders are <genre>/<artist>/…, or if a tracks.csv in the folder
     names them.
     """
-    from .data.collection import load_collection
+    from .data.collection import describe_collection, load_collection
     from .data.protocols import strictest_protocol
     from .evaluation.metrics import format_score
     from .experiments import train_and_evaluate
@@ -175,6 +175,7 @@ def train(
         check_replaceable(out)  # before hours of training
         settings = _mel_settings(mel or ())
         tracks = load_collection(folder, progress=not quiet)
+        print(describe_collection(tracks))
         images = images_folder(tracks, settings)
         tracks = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
         protocol = strictest_protocol(tracks)

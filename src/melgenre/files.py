@@ -1,33 +1,38 @@
-"""Files and folders that are written whole or not at all; walking folders; names for messages."""
+"""Atomic writes, locks, temporary folders, and a recursive listing that survives symlink loops."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import tempfile
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
+from .errors import MelgenreWarning
+from .text import printable
+
 MARK = ".melgenre-"
-"""Begins the names of temporary files. They are short: a name has 255 bytes at most."""
+"""Start of the names of temporary files. They are short: a name has 255 bytes at most."""
 
 LARGEST_JSON = 10_000_000
-"""In bytes, of settings and of what a model says of itself; these have a few kilobytes."""
+"""In bytes; settings and the description of a model have a few kilobytes."""
 
 
 @contextmanager
-def atomic_write(path):
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` that replaces it when the block ends without an error.
 
     Parameters
     ----------
-    path : str or Path
-        In a folder that exists.
+    path
+        A file in a folder that exists.
 
     Yields
     ------
@@ -41,15 +46,11 @@ def atomic_write(path):
 
 
 @contextmanager
-def atomic_folder(path):
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside `path` that replaces it when the block ends without an error.
 
     A process that is killed between the two renames leaves the earlier folder under another name;
     `restore` brings it back.
-
-    Parameters
-    ----------
-    path : str or Path
 
     Yields
     ------
@@ -68,19 +69,14 @@ def atomic_folder(path):
             shutil.rmtree(_beside(path, ".previous"), ignore_errors=True)
 
 
-def restore(path):
-    """Bring back a folder if a killed process was about to replace it.
-
-    Parameters
-    ----------
-    path : str or Path
-    """
+def restore(path: str | Path) -> None:
+    """Bring back a folder if a process was killed while it replaced it."""
     if _beside(Path(path), ".previous").exists():
         with locked(path):
             _restore(Path(path))
 
 
-def _restore(path):
+def _restore(path: Path) -> None:
     previous = _beside(path, ".previous")
     if path.exists():
         shutil.rmtree(previous, ignore_errors=True)
@@ -89,19 +85,19 @@ def _restore(path):
 
 
 @contextmanager
-def locked(path):
+def locked(path: str | Path) -> Iterator[None]:
     """Keep other threads and processes from changing `path` during the block.
 
     The lock is a file of this user in the system's folder for temporary files, so it works among
-    the processes of one machine. A second one waits, and prints that it does. Where there can be
-    no locks, the block runs without one.
+    the processes of one machine. A second process waits, and warns that it does. On a system
+    without locks, the block runs without one.
 
     Parameters
     ----------
-    path : str or Path
+    path
         A file or folder, which need not exist.
     """
-    from filelock import FileLock, Timeout  # here alone: a single prediction does not need it
+    from filelock import FileLock, Timeout  # imported here: a single prediction does not need it
 
     path = Path(path)
     locks = Path(tempfile.gettempdir(), f"melgenre-locks-{getattr(os, 'getuid', int)()}")
@@ -112,7 +108,11 @@ def locked(path):
         try:
             lock.acquire(timeout=1)
         except Timeout:  # an OSError, too
-            print(f"Waiting for another process that writes {printable(path.name)}.", flush=True)
+            warnings.warn(
+                f"Waiting for another process that writes {printable(path.name)}.",
+                MelgenreWarning,
+                stacklevel=3,
+            )
             lock.acquire()
     try:
         yield
@@ -120,14 +120,10 @@ def locked(path):
         lock.release()
 
 
-def sweep(folder):
+def sweep(folder: str | Path) -> None:
     """Delete the temporary files and folders that killed processes left directly in `folder`.
 
-    Those of processes that still run, and of other users, are kept.
-
-    Parameters
-    ----------
-    folder : str or Path
+    Those of running processes and of other users are kept.
     """
     for part in filter(_is_ours, list(Path(folder).glob(f"{MARK}*.part"))):
         held = _hold(part)
@@ -138,19 +134,15 @@ def sweep(folder):
 
 
 @contextmanager
-def temporary_folder(parent):
-    """A temporary folder in `parent` for the block, that nobody else on this machine may enter.
+def temporary_folder(parent: str | Path) -> Iterator[Path]:
+    """A temporary folder in `parent` for the block, which no other user of this machine may enter.
 
-    Those that killed processes left directly in `parent` are deleted first.
+    Those that killed processes of this user left directly in `parent` are deleted first.
 
     Parameters
     ----------
-    parent : str or Path
-        Often the folder that all users of a machine share; what others left in it is kept.
-
-    Yields
-    ------
-    Path
+    parent
+        A folder, possibly one that all users of a machine share.
     """
     parent = Path(parent)
     sweep(parent)
@@ -158,20 +150,20 @@ def temporary_folder(parent):
         yield part
 
 
-def _is_ours(path):
+def _is_ours(path: Path) -> bool:
     with suppress(FileNotFoundError):
         return path.lstat().st_uid == getattr(os, "getuid", int)()  # 0 on Windows
     return False
 
 
 @contextmanager
-def _temporary(folder, make):
-    """A new temporary file or folder, locked for as long as its process lives."""
+def _temporary(folder: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """A new temporary file or folder, locked as long as its process runs."""
     held = None
     while held is None:
         part = folder / f"{MARK}{secrets.token_hex(6)}.part"
         make(part)
-        held = _hold(part, missing=-1)  # None: `sweep` was faster
+        held = _hold(part, missing=-1)  # None: another process has swept it away
     try:
         yield part
     finally:
@@ -180,8 +172,8 @@ def _temporary(folder, make):
         shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
-def _hold(part, missing=None):
-    """A descriptor that locks `part`; None if another has it, `missing` without locks."""
+def _hold(part: Path, missing: int | None = None) -> int | None:
+    """A descriptor that locks `part`; None if another process holds it, `missing` without locks."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -198,28 +190,19 @@ def _hold(part, missing=None):
         return None if isinstance(error, (BlockingIOError, FileNotFoundError)) else missing
 
 
-def _beside(path, suffix):
+def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{MARK}{zlib.crc32(os.fsencode(path.name)):08x}{suffix}")
 
 
-def walk(folder):
+def walk(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
     """Every folder below `folder`, itself first, with the sorted names of its files.
 
-    Links are followed, but a folder is seen once; what begins with a dot is left aside. A folder
-    that cannot be listed is skipped, with a warning.
-
-    Parameters
-    ----------
-    folder : str or Path
-
-    Yields
-    ------
-    Path
-    list of str
+    Links are followed, but each folder is listed once; names that begin with a dot are skipped. A
+    folder that cannot be listed is skipped, with a warning.
     """
     seen = set()
     for root, below, names in os.walk(folder, onerror=_warn, followlinks=True):
-        if os.path.realpath(root) in seen:  # a link to a folder above would go round for ever
+        if os.path.realpath(root) in seen:  # a symlink loop
             below.clear()
             continue
         seen.add(os.path.realpath(root))
@@ -227,16 +210,8 @@ def walk(folder):
         yield Path(root), sorted(name for name in names if not name.startswith("."))
 
 
-def read_json(file):
+def read_json(file: str | Path) -> Any:
     """The content of a small JSON file.
-
-    Parameters
-    ----------
-    file : str or Path
-
-    Returns
-    -------
-    dict, list, str, float, int, bool or None
 
     Raises
     ------
@@ -253,92 +228,19 @@ def read_json(file):
         raise ValueError("it is nested too deeply") from None
 
 
-def _warn(error):
+def _warn(error: OSError) -> None:
+    name = printable(os.path.basename(error.filename))
     warnings.warn(
-        f"{printable(error.filename)}: this folder was skipped ({error.strerror}).", stacklevel=3
+        f"The folder {name} was skipped ({error.strerror}).", MelgenreWarning, stacklevel=4
     )
 
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that could move the cursor of a terminal, colour it, or turn text around."""
-
-
-def path_text(path):
-    """A path as text that can be written to a file: bytes that are not UTF-8 become `\\xe9`.
-
-    Two paths never become the same text: a backslash that is part of a name is doubled.
-    """
-    text = os.fsencode(path)
-    if os.sep == "/":
-        text = text.replace(b"\\", b"\\\\")
-    return text.decode("utf-8", "backslashreplace")
-
-
-def escape_control(text):
-    """A text for a terminal: characters that a terminal would obey become `\\x1b` or `\\u202e`."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def printable(path):
-    """A path as text that can be printed: as `path_text`, with control characters escaped too."""
-    return escape_control(path_text(path))
-
-
-def spreadsheet_safe(cell):
-    """A cell of a CSV as it is written: a text that a spreadsheet would run gets a quote in front.
-
-    Parameters
-    ----------
-    cell : object
-        Everything but text is returned as it is.
-
-    Returns
-    -------
-    object
-    """
-    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
-
-
-def spreadsheet_plain(cell):
-    """The inverse of `spreadsheet_safe`."""
-    safe = isinstance(cell, str) and cell.startswith("'") and FORMULA.match(cell)
-    return cell[1:] if safe else cell
-
-
-def short(error):
-    """What an error says, at most 300 characters that can be printed and written to a file."""
-    words = str(error).encode("utf-8", "backslashreplace").decode()
-    return printable(words if len(words) <= 300 else f"{words[:300]}…")
-
-
-def names_below(paths):
-    """What to call files in a sentence: their paths below the folder that they have in common.
-
-    Each name has at least one folder, since `song.mp3` may be in many albums.
-
-    Parameters
-    ----------
-    paths : list of str or Path
-
-    Returns
-    -------
-    list of str
-    """
-    if not paths:
-        return []
-    paths = [Path(os.path.abspath(path)) for path in paths]
-    common = Path(os.path.commonpath([path.parent for path in paths]))
-    if common in (path.parent for path in paths):
-        common = common.parent
-    return [printable(path.relative_to(common)) for path in paths]
-
-
-def project_folder():
+def project_folder() -> Path:
     """The folder of `data` and `models`, relative to the working directory.
 
     It is the folder named by the environment variable `MELGENRE_HOME`, else the repository, else
-    the working directory. Paths stay relative, so what a notebook prints names no folder of
-    anybody's machine.
+    the working directory. The path is relative so that a notebook that prints it shows no private
+    folder.
     """
     if os.environ.get("MELGENRE_HOME"):
         return Path(os.path.relpath(os.environ["MELGENRE_HOME"]))

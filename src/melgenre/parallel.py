@@ -1,39 +1,44 @@
-"""Work on all cores: a process for each, in this folder."""
+"""Work on all cores: one process per core, and a progress bar."""
 
-import os
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 MIN_PARALLEL = 8
-"""Below so many calls, starting worker processes takes longer than the work."""
+"""Up to so many calls, starting worker processes takes longer than the work."""
 
 
-def parallel_map(function, calls, *, desc, unit, progress=True):
+def parallel_map(
+    function: Callable,
+    calls: Sequence[tuple],
+    *,
+    desc: str,
+    unit: str,
+    progress: bool = True,
+) -> Iterator[Any]:
     """Call a function many times, on all cores.
+
+    The workers may have another working directory, so paths among the arguments must be absolute.
 
     Parameters
     ----------
-    function : callable
-    calls : list of tuple
+    calls
         The arguments of each call.
-    desc, unit : str
-        Of the progress bar: what is done, to what.
-    progress : bool
-        Show a progress bar.
+    desc, unit
+        Text of the progress bar: what is done, and to what.
 
     Yields
     ------
     object
-        What each call returned, in the order of `calls`.
+        What each call returns, in the order of `calls`.
     """
-    # Here alone: a model answers where only ONNX Runtime and librosa are installed.
+    # Imported here: a prediction by ONNX Runtime needs neither.
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     workers = Parallel(n_jobs=1 if len(calls) <= MIN_PARALLEL else -1, return_as="generator")
-    jobs = workers(delayed(_call)(os.getcwd(), function, arguments) for arguments in calls)
-    yield from tqdm(jobs, total=len(calls), desc=desc, unit=unit, disable=not (progress and calls))
-
-
-def _call(folder, function, arguments):
-    """Workers are kept from one call to the next, and may stand in an earlier one's folder."""
-    os.chdir(folder)
-    return function(*arguments)
+    results = workers(delayed(function)(*arguments) for arguments in calls)
+    yield from tqdm(
+        results, total=len(calls), desc=desc, unit=unit, disable=not (progress and calls)
+    )

@@ -3,6 +3,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from conftest import id3_cover, write_by_pyav
 from hypothesis import given, settings, strategies as st
 
 from melgenre.data.audio import (
+    AUDIO_SUFFIXES,
     SAMPLE_RATE,
     AudioError,
     audio_duration,
@@ -18,7 +20,9 @@ from melgenre.data.audio import (
     load_audio,
     play,
 )
+from melgenre.data.collection import find_tracks
 from melgenre.features.images import load_center
+from melgenre.inference.batch import find_audio_files
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "au", "aiff"])
@@ -168,8 +172,8 @@ def a_folder(path, write_song):
         (truncated, "truncated"),
         (truncated_au, "truncated"),
         (truncated_flac, "damaged"),
-        (not_a_number, "no numbers"),
-        (truncated_mp3, "truncated or damaged: 5.* s announced"),
+        (not_a_number, "not numbers"),
+        (truncated_mp3, "truncated or damaged: 5.* s expected"),
         (damaged_mp3, "damaged"),
         (a_text, r"not readable as sound \(it is text\)"),
         (a_tag_alone, "its ID3 tag of [0-9,]+ bytes"),
@@ -231,6 +235,32 @@ def test_what_libsndfile_does_not_read_is_read_by_pyav(tmp_path, write_song, suf
     for recording in (song, song.read_bytes()):
         ((_, _, window),) = iter_windows(recording, 30)
         np.testing.assert_array_equal(window, whole)
+
+
+CODECS = {
+    ".aac": "aac", ".avi": "mp3", ".m4a": "aac", ".m4b": "aac", ".m4v": "aac", ".mka": "aac",
+    ".mkv": "aac", ".mov": "aac", ".mp4": "aac", ".mpg": "mp2", ".webm": "libopus", ".wma": "wmav2",
+    ".wmv": "wmav2",
+}  # fmt: skip
+
+
+def test_every_format_is_found_in_a_folder_and_read(tmp_path, write_song, capsys):
+    pytest.importorskip("av")
+    y, _ = soundfile.read(write_song(tmp_path / "song.wav", 3, 48000, 2), always_2d=True)
+    for suffix in AUDIO_SUFFIXES:
+        song = tmp_path / "music" / "jazz" / f"as {suffix[1:]}{suffix.upper()}"
+        if suffix in CODECS:
+            song.parent.mkdir(parents=True, exist_ok=True)
+            write_by_pyav(song, y, 48000, codec=CODECS[suffix])
+        else:
+            write_song(song, 3, 48000, 2)
+    tracks = find_tracks(tmp_path / "music")
+    assert set(tracks["path"].map(lambda path: Path(path).suffix.lower())) == AUDIO_SUFFIXES
+    assert find_audio_files(tmp_path / "music") == [Path(path) for path in tracks["path"]]
+    for path in tracks["path"]:
+        assert audio_duration(path) == pytest.approx(3, abs=0.15), path
+        assert len(load_audio(path)) / SAMPLE_RATE == pytest.approx(3, abs=0.15), path
+        assert play(path, start=1, seconds=1).mimetype == "audio/mpeg"
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "m4a"])
@@ -535,7 +565,7 @@ class TestWindows:
             (b"", "the recording: empty"),
             (b"no sound" * 999, "the recording: not readable"),
             ((np.zeros(100), 22050), "the recording: 0.00 s long"),
-            ((np.full(44100, np.nan), 22050), "no numbers"),
+            ((np.full(44100, np.nan), 22050), "not numbers"),
             ("missing.mp3", "missing.mp3: no such file"),
         ],
     )

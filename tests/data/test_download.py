@@ -1,52 +1,57 @@
+"""Downloads, from servers on loopback: one of any web address, one as the Hugging Face hub."""
+
+import hashlib
 import http.server
-import io
-import json
 import os
-import shutil
 import signal
-import struct
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-import zipfile
-import zlib
 
 import pytest
 
-from melgenre.data import download as module
-from melgenre.data.download import DownloadError, download, is_archive, unpack
+from melgenre.data.download import DownloadError, download
+
+HUB_ADDRESS = "https://huggingface.co/datasets/marsyas/gtzan/resolve/main/data/genres.tar.gz"
+DOWNLOADER = """
+import sys
+from melgenre.data.download import download
+download(*sys.argv[1:3], progress=len(sys.argv) > 3)
+"""
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves one file with ranges, as the hosts of GTZAN do; it can break off half-way."""
+    """Serves one file, with ranges and with the headers of the hub; it can close too early."""
 
-    content, etag, breaks_after, pause = b"", '"1"', None, 0
+    content, breaks_after, pause = bytes(range(256)) * 20_000, [], 0
 
     def do_GET(self):
-        self.server.asked.append(dict(self.headers))
-        content, start = self.content, 0
-        if self.path != "/genres.tar.gz":
-            self.send_error(404)
-            return
-        wanted = self.headers.get("Range")
-        if wanted and self.headers.get("If-Range") == self.etag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        if start and start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
+        if self.command == "GET":
+            self.server.ranges.append(self.headers.get("Range"))
+        if not self.path.endswith("/genres.tar.gz"):
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        size = len(self.content)
         self.send_response(206 if start else 200)
-        self.send_header("ETag", self.etag)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0123456789abcdef0123456789abcdef01234567")
+        self.send_header("Content-Length", str(size - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         self.end_headers()
-        end = len(content) if self.breaks_after is None else start + self.breaks_after
-        for place in range(start, end, 2**18):
+        if self.command == "HEAD":
+            return
+        end = start + self.breaks_after.pop() if self.breaks_after else size
+        for place in range(start, min(end, size), 2**18):
             time.sleep(self.pause)
-            self.wfile.write(content[place : min(end, place + 2**18)])
+            self.wfile.write(self.content[place : min(end, place + 2**18)])
+
+    do_HEAD = do_GET
 
     def log_message(self, *_):
         pass
@@ -54,425 +59,135 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    handler = type("Handler", (Server,), {"content": bytes(range(256)) * 20_000})
+    handler = type("Handler", (Server,), {"breaks_after": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        running.asked, running.handler = [], handler
-        running.url = f"http://127.0.0.1:{running.server_port}/genres.tar.gz"
+        running.ranges, running.handler = [], handler
+        running.address = f"http://127.0.0.1:{running.server_port}"
+        running.url = f"{running.address}/genres.tar.gz"
+        running.handle_error = lambda *_: None  # of a client that was killed
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+@pytest.fixture
+def environment(server, tmp_path_factory):
+    """Environment variables that make the server the only hub."""
+    return {**os.environ, "HF_ENDPOINT": server.address, "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(tmp_path_factory.mktemp("hf")), "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
 
 
-def test_a_download_arrives_whole_and_only_once(server, tmp_path):
-    target = download(server.url, tmp_path / "below" / "music.tar.gz", progress=False)
-    assert target.read_bytes() == server.handler.content
-    assert names(target.parent) == ["music.tar.gz"]
-    download(server.url, target, progress=False)
-    assert len(server.asked) == 1
+def files(folder):
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(found)
 
 
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
-    target = tmp_path / "music.tar.gz"
-    server.handler.breaks_after = 3_000_000
-    with pytest.raises(DownloadError, match="goes on where it stopped"):
+class TestFromTheWeb:
+    def test_a_file_is_downloaded_whole_and_only_once(self, server, tmp_path, capfd):
+        target = download(server.url, tmp_path / "below" / "music.tar.gz", progress=False)
+        assert target.read_bytes() == server.handler.content
+        assert files(tmp_path) == ["below/music.tar.gz"]
         download(server.url, target, progress=False)
-    assert not target.exists(), "half a file never stands under its final name"
-    so_far = (tmp_path / "music.tar.gz.part").stat().st_size
-    assert so_far > 0
-    server.handler.breaks_after = None
-    download(server.url, target, progress=False)
-    assert server.asked[-1]["Range"] == f"bytes={so_far}-"
-    assert target.read_bytes() == server.handler.content
+        assert len(server.ranges) == 1
+        assert capfd.readouterr() == ("", "")
+        download(server.url, tmp_path / "again.tar.gz")
+        assert "100%" in capfd.readouterr().err
+
+    def test_half_a_file_never_has_the_final_name(self, server, tmp_path):
+        server.handler.breaks_after.append(3_000_000)
+        with pytest.raises(DownloadError, match="the connection broke.*try again"):
+            download(server.url, tmp_path / "music.tar.gz", progress=False)
+        assert files(tmp_path) == []
+        target = download(server.url, tmp_path / "music.tar.gz", progress=False)
+        assert target.read_bytes() == server.handler.content
+
+    def test_two_processes_download_one_file_once(self, server, tmp_path):
+        target = tmp_path / "music.tar.gz"
+        server.handler.pause = 0.01
+        command = [sys.executable, "-c", DOWNLOADER, server.url, target]
+        for process in [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]:
+            assert process.wait() == 0
+        assert target.read_bytes() == server.handler.content
+        assert len(server.ranges) == 1
+        assert files(tmp_path) == ["music.tar.gz"]
+
+    def test_an_unreachable_server_gets_a_sentence_with_the_way_by_hand(self, tmp_path):
+        with pytest.raises(DownloadError, match="cannot be reached.*browser.*music.zip"):
+            download("http://127.0.0.1:9/music.zip", tmp_path / "music.zip", progress=False)
+        assert files(tmp_path) == []
+
+    def test_a_missing_file_gets_a_sentence(self, server, tmp_path):
+        with pytest.raises(DownloadError, match="answers 404"):
+            download(server.url + "x", tmp_path / "music.zip", progress=False)
 
 
-def test_a_download_that_only_lacked_its_name_gets_it(server, tmp_path):
-    target = tmp_path / "music.tar.gz"
-    (tmp_path / "music.tar.gz.part").write_bytes(server.handler.content)
-    (tmp_path / "music.tar.gz.etag").write_text(server.handler.etag)
-    download(server.url, target, progress=False)
-    assert target.read_bytes() == server.handler.content
+class TestFromTheHub:
+    @pytest.fixture
+    def run(self, environment, tmp_path):
+        def run(*options, url=HUB_ADDRESS):
+            command = [sys.executable, "-c", DOWNLOADER, url, "gtzan/genres.tar.gz", *options]
+            return subprocess.run(
+                command, capture_output=True, text=True, cwd=tmp_path, env=environment
+            )
 
+        return run
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path):
-    target = tmp_path / "music.tar.gz"
-    server.handler.breaks_after = 1_000_000
-    with pytest.raises(DownloadError):
-        download(server.url, target, progress=False)
-    server.handler.content, server.handler.etag = b"another" * 500_000, '"2"'
-    server.handler.breaks_after = None
-    assert download(server.url, target, progress=False).read_bytes() == server.handler.content
+    def test_a_file_of_a_dataset_lies_where_it_is_wanted_and_nowhere_else(
+        self, run, server, tmp_path, environment
+    ):
+        ran = run()
+        assert ran.returncode == 0, ran.stderr
+        assert (ran.stdout, ran.stderr) == ("", "")
+        assert (tmp_path / "gtzan" / "genres.tar.gz").read_bytes() == server.handler.content
+        assert files(tmp_path) == ["gtzan/genres.tar.gz"]
+        copies = files_of_size(environment["HF_HOME"], len(server.handler.content))
+        assert copies == []
+        assert run().returncode == 0
+        assert len(server.ranges) == 1
 
+    def test_the_bar_is_shown_if_wanted(self, run):
+        assert "100%" in run("progress").stderr
 
-def test_a_file_that_became_shorter_meanwhile_is_fetched_anew(server, tmp_path):
-    target = tmp_path / "music.tar.gz"
-    (tmp_path / "music.tar.gz.part").write_bytes(bytes(6_000_000))
-    (tmp_path / "music.tar.gz.etag").write_text(server.handler.etag)
-    assert download(server.url, target, progress=False).read_bytes() == server.handler.content
+    def test_an_interrupted_connection_is_continued(self, run, server, tmp_path):
+        server.handler.content = os.urandom(25_000_000)  # the library writes 10 MB at a time
+        server.handler.breaks_after.append(23_000_000)
+        assert run().returncode == 0
+        assert (tmp_path / "gtzan" / "genres.tar.gz").read_bytes() == server.handler.content
+        assert server.ranges[0] is None
+        assert int(server.ranges[1].removeprefix("bytes=").rstrip("-")) >= 10_000_000
 
+    def test_a_missing_file_gets_a_sentence(self, run, tmp_path):
+        ran = run(url=HUB_ADDRESS + "x")
+        sentence = ran.stderr.splitlines()[-1]
+        assert "DownloadError: Could not download https://huggingface.co/datasets/" in sentence
+        assert "answers 404" in sentence
+        assert sentence.endswith("with a browser and save it as gtzan/genres.tar.gz.")
+        assert files(tmp_path) == []
 
-DOWNLOADER = "import sys; from melgenre.data.download import download; download(*sys.argv[1:3])"
+    @pytest.mark.slow
+    def test_an_unreachable_hub_gets_a_sentence(self, run, server):
+        server.shutdown()
+        server.server_close()
+        assert "the server cannot be reached" in run().stderr.splitlines()[-1]
 
-
-def test_two_processes_fetch_one_file_once(server, tmp_path):
-    target = tmp_path / "music.tar.gz"
-    server.handler.pause = 0.01
-    command = [sys.executable, "-c", DOWNLOADER, server.url, target]
-    for process in [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]:
-        assert process.wait() == 0
-    assert target.read_bytes() == server.handler.content
-    assert len(server.asked) == 1
-    assert names(tmp_path) == ["music.tar.gz"]
-
-
-def test_a_download_that_was_killed_goes_on(server, tmp_path):
-    target, part = tmp_path / "music.tar.gz", tmp_path / "music.tar.gz.part"
-    server.handler.pause = 0.2
-    command = [sys.executable, "-c", DOWNLOADER, server.url, target]
-    for kills in range(1, 4):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while not part.exists() or part.stat().st_size < kills * 2**20:
+    def test_the_files_of_a_killed_download_are_deleted(self, run, server, tmp_path, environment):
+        server.handler.content, server.handler.pause = os.urandom(20_000_000), 0.01
+        command = [sys.executable, "-c", DOWNLOADER, HUB_ADDRESS, "gtzan/genres.tar.gz"]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+        while not any(path.stat().st_size > 2**20 for path in tmp_path.rglob("*.incomplete")):
+            assert process.poll() is None, "downloaded before it could be killed"
             time.sleep(0.005)
-        process.kill()
-        process.wait()
-    server.handler.pause = 0
-    download(server.url, target, progress=False)
-    assert target.read_bytes() == server.handler.content
-    assert [bool(asked.get("Range")) for asked in server.asked] == [False, True, True, True]
-
-
-def test_a_run_killed_while_a_changed_file_arrives_mixes_no_two_files(server, tmp_path):
-    """The new tag beside the old bytes would be answered with the rest of the new file."""
-    target = tmp_path / "music.tar.gz"
-    server.handler.breaks_after = 3_000_000
-    with pytest.raises(DownloadError):
-        download(server.url, target, progress=False)
-    server.handler.content, server.handler.etag = b"another" * 800_000, '"2"'
-    server.handler.breaks_after = None
-    code = """
-import os, sys
-from melgenre.data import download
-remember = download._remember_version
-def remember_and_die(*arguments):
-    remember(*arguments)
-    os._exit(9)
-download._remember_version = remember_and_die
-download.download(*sys.argv[1:3])
-"""
-    assert subprocess.run([sys.executable, "-c", code, server.url, target]).returncode == 9
-    assert download(server.url, target, progress=False).read_bytes() == server.handler.content
-
-
-def test_an_unreachable_host_gets_a_sentence_that_says_what_to_do_by_hand(tmp_path):
-    with pytest.raises(DownloadError, match="cannot be reached.*browser.*music.zip"):
-        download("http://127.0.0.1:9/music.zip", tmp_path / "music.zip", progress=False)
-    assert not (tmp_path / "music.zip").exists()
-
-
-def test_a_file_that_is_not_there_is_told(server, tmp_path):
-    with pytest.raises(DownloadError, match="answers 404"):
-        download(server.url + "x", tmp_path / "music.zip", progress=False)
-
-
-def make_zip(path, members):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def make_tar(path, members):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_an_archive_gives_its_music_and_nothing_else(tmp_path, make):
-    members = {
-        "genres/jazz/jazz.00000.wav": b"la",
-        "genres/jazz/._jazz.00000.wav": b"a file system's note",
-        "genres/bextract_single.mf": b"a list",
-        "run.sh": b"echo",
-    }
-    folder = unpack(make(tmp_path / "archive", members), tmp_path / "music")
-    files = [f.relative_to(folder).as_posix() for f in folder.rglob("*.wav") if f.is_file()]
-    assert files == ["jazz/jazz.00000.wav"]
-    assert sorted(path.name for path in folder.iterdir()) == [".archive.json", "jazz"]
-    assert (folder / files[0]).read_bytes() == b"la"
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_unpacking_again_makes_no_file_newer(tmp_path, make):
-    archive = make(tmp_path / "archive", {"jazz/a.wav": b"la"})
-    times = set()
-    for target in ("once", "again"):
-        file = unpack(archive, tmp_path / target) / "jazz" / "a.wav"
-        times.add(file.stat().st_mtime)
-    assert len(times) == 1
-    assert times.pop() <= archive.stat().st_mtime
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-@pytest.mark.parametrize("name", ["../out.wav", "/out.wav", "a/../../out.wav", "c:/out.wav"])
-def test_no_path_leads_out_of_the_target(tmp_path, make, name):
-    target = tmp_path / "below" / "music"
-    archive = make(tmp_path / "archive", {"jazz/a.wav": b"la", name: b"out"})
-    with pytest.raises(DownloadError, match="outside its folder"):
-        unpack(archive, target)
-    assert not target.exists()
-    assert list(target.parent.iterdir()) == []
-    assert not list(tmp_path.rglob("out.wav"))
-
-
-def test_links_in_a_tar_are_not_followed(tmp_path):
-    with tarfile.open(tmp_path / "archive", "w") as archive:
-        link = tarfile.TarInfo("jazz/link.wav")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    folder = unpack(tmp_path / "archive", tmp_path / "music")
-    assert [path.name for path in folder.iterdir()] == [".archive.json"]
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_a_damaged_archive_leaves_nothing_behind(tmp_path, make):
-    archive = make(tmp_path / "archive", {f"jazz/{i}.wav": bytes(9999) for i in range(20)})
-    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
-    with pytest.raises(DownloadError, match="cannot be unpacked"):
-        unpack(archive, tmp_path / "music")
-    assert [file.name for file in tmp_path.iterdir()] == ["archive"]
-
-
-def refused(archive, tmp_path, match):
-    """Unpacking ends in a `DownloadError`, leaves nothing behind, and writes nothing outside."""
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    (tmp_path / "data").mkdir()
-    with pytest.raises(DownloadError, match=match):
-        unpack(archive, tmp_path / "data" / "music")
-    assert names(tmp_path / "data") == []
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert {path: time for path, time in after.items() if path in before} == before
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-@pytest.mark.parametrize(
-    "wrong, match",
-    [
-        ({"jazz/" + "x" * 300 + ".wav": b"la"}, "cannot be unpacked .*[Nn]ame too long"),
-        ({"jazz.wav": b"la", "jazz.wav/b.wav": b"la"}, "cannot be unpacked"),
-        ({"jazz/a.wav": b"la", "jazz//a.wav": b"la"}, "two files of one name"),
-    ],
-)
-def test_names_that_no_folder_can_hold_are_told(tmp_path, make, wrong, match):
-    refused(make(tmp_path / "archive", wrong), tmp_path, match)
-
-
-@pytest.mark.parametrize("make, name", [(make_tar, ""), (make_tar, "."), (make_zip, ".")])
-def test_a_file_without_a_name_is_told(tmp_path, make, name):
-    refused(make(tmp_path / "archive", {name: b"la"}), tmp_path, "outside its folder")
-
-
-def test_a_name_that_is_not_utf_8_is_kept(tmp_path):
-    name = os.fsdecode(b"jazz/caf\xe9.wav")
-    folder = unpack(make_tar(tmp_path / "archive", {name: b"la"}), tmp_path / "music")
-    assert (folder / name).read_bytes() == b"la"
-
-
-def patched_zip(tmp_path, patches, content=b"la" * 999, method=zipfile.ZIP_DEFLATED):
-    """A zip of one song in whose headers some fields have other values."""
-    archive = tmp_path / "archive"
-    with zipfile.ZipFile(archive, "w", method) as opened:
-        opened.writestr("jazz/a.wav", content)
-    whole = bytearray(archive.read_bytes())
-    central = whole.index(b"PK\1\2")
-    for offset, value in patches.items():  # as in the central directory; the local header lacks 2
-        whole[central + offset : central + offset + len(value)] = value
-        whole[offset - 2 : offset - 2 + len(value)] = value
-    archive.write_bytes(whole)
-    return archive
-
-
-@pytest.mark.parametrize(
-    "patches, match",
-    [
-        ({8: b"\x01\0"}, "encrypted"),
-        ({10: b"\x63\0"}, "compression"),
-        ({10: b"\x0e\0"}, "cannot be unpacked"),  # deflated bytes, read as LZMA
-        ({10: b"\x0c\0"}, "cannot be unpacked"),  # as bzip2
-        ({16: b"abcd"}, "CRC"),
-        ({24: struct.pack("<I", 5)}, "CRC"),  # unpacks to more than it states
-    ],
-)
-def test_a_zip_that_cannot_be_read_is_told(tmp_path, patches, match):
-    refused(patched_zip(tmp_path, patches), tmp_path, match)
-
-
-def test_a_zip_that_would_take_gigabytes_of_memory_is_told(tmp_path):
-    archive = tmp_path / "archive"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as opened:
-        opened.writestr("jazz/a.wav", b"la" * 999)
-    whole = bytearray(archive.read_bytes())
-    start = 30 + len("jazz/a.wav") + 5  # the size of LZMA's dictionary
-    assert unpack(archive, tmp_path / "whole").exists()
-    whole[start : start + 4] = b"\xff" * 4
-    archive.write_bytes(whole)
-    refused(archive, tmp_path, "4,294,967,295 bytes of memory")
-
-
-def test_a_tar_xz_that_would_take_gigabytes_of_memory_is_told(tmp_path):
-    with tarfile.open(tmp_path / "archive", "w:xz") as archive:
-        archive.addfile(tarfile.TarInfo("jazz/a.wav"))
-    whole = bytearray((tmp_path / "archive").read_bytes())
-    size = (whole[12] + 1) * 4  # of the block's header, after the stream's 12 bytes
-    whole[16] = 39  # 3 GB
-    whole[12 + size - 4 : 12 + size] = struct.pack("<I", zlib.crc32(whole[12 : 12 + size - 4]))
-    (tmp_path / "archive").write_bytes(whole)
-    refused(tmp_path / "archive", tmp_path, "Memory usage limit")
-
-
-@pytest.mark.parametrize("date", [bytes(4), b"\xff" * 4])
-def test_a_date_that_there_is_not_does_no_harm(tmp_path, date):
-    folder = unpack(patched_zip(tmp_path, {12: date}), tmp_path / "music")
-    assert (folder / "jazz" / "a.wav").read_bytes() == b"la" * 999
-
-
-@pytest.mark.parametrize("time", [1e300, -1e300])
-def test_a_time_of_a_tar_that_there_is_not_does_no_harm(tmp_path, time):
-    with tarfile.open(tmp_path / "archive", "w", format=tarfile.PAX_FORMAT) as archive:
-        member = tarfile.TarInfo("jazz/a.wav")
-        member.size, member.pax_headers = 2, {"mtime": str(time)}
-        archive.addfile(member, io.BytesIO(b"la"))
-    folder = unpack(tmp_path / "archive", tmp_path / "music")
-    assert (folder / "jazz" / "a.wav").read_bytes() == b"la"
-
-
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_a_damaged_tar_of_every_kind_is_told(tmp_path, mode):
-    archive, whole = tmp_path / "archive", os.urandom(5000)
-    with tarfile.open(archive, mode) as opened:
-        for name in ("jazz/a.wav", "jazz/b.wav"):
-            member = tarfile.TarInfo(name)
-            member.size = len(whole)
-            opened.addfile(member, io.BytesIO(whole))
-    content = archive.read_bytes()
-    assert len(list(unpack(archive, tmp_path / "whole").rglob("*.wav"))) == 2
-    shutil.rmtree(tmp_path / "whole")
-    refusals = 0
-    start = 512 + 5120 if mode == "w" else 600  # the second header; of a compressed tar anywhere
-    for place in range(start, start + 512):
-        archive.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        target = tmp_path / f"music {place}"
-        try:
-            unpack(archive, target)
-        except DownloadError:
-            refusals += 1
-            assert not target.exists()
-        else:  # some bits of a header mean nothing
-            assert [song.read_bytes() for song in target.rglob("*.wav")] == [whole, whole]
-    assert refusals > 500
-
-
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_a_header_that_claims_gigabytes_is_refused_unread(tmp_path, mode):
-    with tarfile.open(tmp_path / "archive", mode) as archive:
-        member = tarfile.TarInfo("pax")
-        member.type, member.size = tarfile.XHDTYPE, 3 * 2**30
-        archive.addfile(member)
-        archive.addfile(tarfile.TarInfo("jazz/a.wav"))
-    assert not is_archive(tmp_path / "archive")
-    refused(tmp_path / "archive", tmp_path, "a header of 3,221,225,472 bytes")
-
-
-def test_a_file_that_claims_more_than_any_collection_is_refused_unread(tmp_path):
-    with tarfile.open(tmp_path / "archive", "w:gz") as archive:
-        member = tarfile.TarInfo("jazz/a.txt")
-        member.size = 2**60
-        archive.addfile(member)
-    refused(tmp_path / "archive", tmp_path, "over 100 GB|end of")
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_what_does_not_fit_on_the_disk_is_told(tmp_path, make, monkeypatch):
-    archive = make(tmp_path / "archive", {"jazz/a.wav": bytes(3_000_000), "jazz/b.wav": b"la"})
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2_999_999))
-    refused(archive, tmp_path, "does not fit on the disk.*MELGENRE_UNPACKED")
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_too_many_files_and_too_many_bytes_are_told(tmp_path, make, monkeypatch):
-    archive = make(tmp_path / "archive", {f"jazz/{i}.wav": bytes(1000) for i in range(9)})
-    monkeypatch.setattr(module, "MOST_MEMBERS", 8)
-    refused(archive, tmp_path, "over 8 files")
-    (tmp_path / "data").rmdir()
-    monkeypatch.setattr(module, "MOST_MEMBERS", 9)
-    monkeypatch.setattr(module, "LARGEST_UNPACKED_BYTES", 8999)
-    refused(archive, tmp_path, "over 0 GB|over 100 GB")
-
-
-def test_another_archive_under_the_same_name_is_unpacked_anew(tmp_path):
-    archive = make_tar(tmp_path / "archive", {"jazz/a.wav": b"la"})
-    folder = unpack(archive, tmp_path / "music")
-    (folder / "jazz" / "a.wav").write_bytes(b"changed")
-    assert (unpack(archive, folder) / "jazz" / "a.wav").read_bytes() == b"changed", "not anew"
-    size = archive.stat().st_size
-    make_tar(archive, {"jazz/b.wav": b"li"})
-    archive.write_bytes(archive.read_bytes().ljust(size, b"\0"))
-    unpack(archive, folder)
-    assert [path.name for path in folder.rglob("*.wav")] == ["b.wav"]
-
-
-def test_a_folder_that_no_archive_gave_is_never_replaced(tmp_path):
-    (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "mine.wav").write_bytes(b"mine")
-    unpack(make_tar(tmp_path / "archive", {"jazz/a.wav": b"la"}), tmp_path / "music")
-    assert names(tmp_path / "music") == ["mine.wav"]
-
-
-def test_an_outer_folder_may_hold_one_of_its_own_name(tmp_path):
-    members = {"music/music/a.wav": b"la", "music/jazz/b.wav": b"la"}
-    folder = unpack(make_zip(tmp_path / "archive", members), tmp_path / "here")
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.wav"))
-    assert files == ["jazz/b.wav", "music/a.wav"]
-
-
-UNPACKER = "import sys; from melgenre.data.download import unpack; unpack(*sys.argv[1:3])"
-
-
-def test_what_killed_runs_left_disappears(tmp_path):
-    content = os.urandom(200_000)
-    archive = make_tar(tmp_path / "archive", {f"jazz/{i}.wav": content for i in range(60)})
-    for _ in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", UNPACKER, archive, tmp_path / "data" / "music"],
-            stderr=subprocess.DEVNULL,
-        )
-        while not list(tmp_path.glob("data/.melgenre-*.part/jazz/*")):
-            assert process.poll() is None, "unpacked before it could be killed"
-            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert not (tmp_path / "data" / "music").exists()
-    assert len(list(unpack(archive, tmp_path / "data" / "music").rglob("*.wav"))) == 60
-    assert names(tmp_path / "data") == ["music"]
+        assert run().returncode == 0
+        assert files(tmp_path) == ["gtzan/genres.tar.gz"]
 
 
-def test_the_record_holds_size_and_time(tmp_path):
-    archive = make_tar(tmp_path / "archive", {"jazz/a.wav": b"la"})
-    record = json.loads((unpack(archive, tmp_path / "music") / ".archive.json").read_text())
-    assert record == {"size": archive.stat().st_size, "mtime_ns": archive.stat().st_mtime_ns}
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive" * 99, b"PK\3\4", b"\x1f\x8b", b"BZh9"])
-def test_what_is_no_archive_is_told(tmp_path, content):
-    (tmp_path / "archive").write_bytes(content)
-    assert not is_archive(tmp_path / "archive")
-    refused(tmp_path / "archive", tmp_path, "cannot be unpacked")
-    assert not is_archive(tmp_path / "nowhere")
-    assert not is_archive(tmp_path)
+def files_of_size(folder, size):
+    return [
+        os.path.join(root, name)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if os.path.getsize(os.path.join(root, name)) >= size
+    ]

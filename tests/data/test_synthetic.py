@@ -67,7 +67,7 @@ def test_unknown_genre_is_a_sentence():
 
 
 def test_too_short_a_clip_is_a_sentence():
-    with pytest.raises(ValueError, match=r"^A clip of 0.1 s cannot .* because .*; ask .*\.$"):
+    with pytest.raises(ValueError, match=r"^A clip of 0.1 s cannot .* because .*; choose .*\.$"):
         render_clip(GENRES[0], 0, duration=0.1)
 
 

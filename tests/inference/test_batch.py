@@ -65,7 +65,7 @@ def test_every_readable_song_of_a_messy_folder_is_classified(classifier, messy_m
     for song, error in failed["error"].items():
         assert error.startswith(f"{song}: ")
     reasons = {Path(song).name: error for song, error in failed["error"].items()}
-    assert "truncated or damaged: 300.1 s announced" in reasons["cut off.mp3"]
+    assert "truncated or damaged: 300.1 s expected" in reasons["cut off.mp3"]
     assert "it is text" in reasons["text.mp3"]
 
 

@@ -119,8 +119,8 @@ class TestFirstCell:
         assert printed(folder) == "drive/MyDrive/melgenre\n"
         assert error(download) == (
             "Could not download http://127.0.0.1:9/main.zip (the server cannot be reached, or the "
-            "connection broke): try again, it goes on where it stopped, or download it with a "
-            "browser and save it as drive/MyDrive/melgenre/data/gtzan-mini/main.zip."
+            "connection broke): try again, or download it with a browser and "
+            "save it as drive/MyDrive/melgenre/data/gtzan-mini/main.zip."
         )
 
     def test_it_works_without_google_drive(self, run):

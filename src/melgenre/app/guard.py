@@ -16,7 +16,7 @@ from pathlib import Path
 from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..files import printable
+from ..text import printable
 from .uploads import PROGRESS, UPLOAD
 from .worker import NO_RECORDING
 

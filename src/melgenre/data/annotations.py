@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import MelgenreError, MelgenreWarning
-from ..files import atomic_write, locked, spreadsheet_plain, spreadsheet_safe, sweep
+from ..files import atomic_write, locked, sweep
+from ..text import spreadsheet_plain, spreadsheet_safe
 
 LABELS = ("fine", "mislabelled", "corrupted", "duplicate")
 """The result of a review: the clip is kept as it is, or it has one of three faults."""

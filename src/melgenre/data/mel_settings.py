@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import MelgenreError
-from ..files import atomic_write, printable, read_json, short
+from ..files import atomic_write, read_json
+from ..text import printable, short
 from .audio import SAMPLE_RATE
 
 SETTINGS_FILE = "mel_settings.json"

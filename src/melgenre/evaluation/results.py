@@ -12,7 +12,8 @@ import pandas as pd
 from ..data.gtzan import gtzan_metadata
 from ..data.table import PREFIX
 from ..errors import MelgenreError, MelgenreWarning
-from ..files import atomic_write, locked, project_folder, spreadsheet_plain, spreadsheet_safe, sweep
+from ..files import atomic_write, locked, project_folder, sweep
+from ..text import spreadsheet_plain, spreadsheet_safe
 from .metrics import bootstrap_ci
 from .provenance import git_commit
 from .run import Run

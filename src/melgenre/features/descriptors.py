@@ -4,6 +4,7 @@ The descriptors are those of the first project: tempo and number of beats, the m
 frames of six of librosa's features, and the means of twenty MFCCs.
 """
 
+import os
 from pathlib import Path
 
 import librosa
@@ -12,8 +13,8 @@ import pandas as pd
 
 from ..data.audio import SAMPLE_RATE, AudioError, load_audio
 from ..errors import MelgenreError
-from ..files import names_below
 from ..parallel import parallel_map
+from ..text import names_below
 
 DESCRIPTORS = (
     ("tempo", "beats", "chroma_stft", "rmse", "spectral_centroid", "spectral_bandwidth")
@@ -81,10 +82,9 @@ def compute_descriptors(tracks, *, progress=True):
     """
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
     warm_up_numba_cache()
-    done = parallel_map(
-        _describe, [(path,) for path in tracks["path"]], desc="descriptors", unit=" clips",
-        progress=progress,
-    )  # fmt: skip
+    # Workers may have another working directory.
+    calls = [(os.path.abspath(path),) for path in tracks["path"]]
+    done = parallel_map(_describe, calls, desc="descriptors", unit=" clips", progress=progress)
     named = names_below(tracks["path"].tolist())
     described = list(done)
     broken = [f"{name}: {one}" for name, one in zip(named, described, strict=True)
@@ -97,7 +97,8 @@ def compute_descriptors(tracks, *, progress=True):
     columns = pd.DataFrame(
         [one for one in described if not isinstance(one, str)], columns=DESCRIPTORS
     )
-    return pd.concat([tracks[readable].reset_index(drop=True), columns], axis=1)
+    tracks = tracks[readable].drop(columns=list(DESCRIPTORS), errors="ignore")
+    return pd.concat([tracks.reset_index(drop=True), columns], axis=1)
 
 
 def warm_up_numba_cache():

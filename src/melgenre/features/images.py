@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..data.audio import AudioError, audio_duration, load_audio
 from ..data.mel_settings import ImageError, MelSettings, load_settings, save_settings
-from ..files import atomic_write, locked, names_below, project_folder, sweep
+from ..files import atomic_write, locked, project_folder, sweep
 from ..parallel import parallel_map
+from ..text import names_below
 from .melspectrogram import melspectrogram_image
 
 RECORDS_FILE = "sources.json"
@@ -62,7 +63,7 @@ def extract_melspectrograms(tracks, folder, *, settings=MelSettings(), progress=
     # Here alone: a model answers where only ONNX Runtime and librosa are installed.
     import pandas as pd
 
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # for workers, which may have another working directory
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         earlier = load_settings(folder)
@@ -107,7 +108,7 @@ def _make_missing(tracks, folder, settings, progress):
         source = _describe_source(path, folder)
         recorded = records.get(image.relative_to(folder).as_posix())
         if not image.exists() or (source is not None and source != recorded):
-            todo.append((path if isinstance(path, str) else None, image, settings))
+            todo.append((os.path.abspath(path) if isinstance(path, str) else None, image, settings))
             sources.append(source)
     for parent in {image.parent for _, image, _ in todo}:
         sweep(parent)

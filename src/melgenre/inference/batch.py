@@ -16,17 +16,8 @@ from tqdm.auto import tqdm
 from ..data.audio import AUDIO_SUFFIXES, AudioError
 from ..data.table import probability_columns
 from ..errors import MelgenreError, MelgenreWarning
-from ..files import (
-    atomic_write,
-    escape_control,
-    locked,
-    path_text,
-    printable,
-    spreadsheet_plain,
-    spreadsheet_safe,
-    sweep,
-    walk,
-)
+from ..files import atomic_write, locked, sweep, walk
+from ..text import escape_control, path_text, printable, spreadsheet_plain, spreadsheet_safe
 from .classifier import GenreClassifier
 from .model_folder import ModelError
 

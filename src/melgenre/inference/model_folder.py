@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..data.mel_settings import checked_settings
 from ..errors import MelgenreError
-from ..files import printable, read_json, restore, short
+from ..files import read_json, restore
+from ..text import printable, short
 
 FORMAT_VERSION = 5
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..data.mel_settings import MelSettings
 from ..evaluation.run import Run
-from ..files import atomic_folder, printable, spreadsheet_safe, sweep
+from ..files import atomic_folder, sweep
 from ..inference.model_folder import (
     CARD,
     CHECKED,
@@ -31,6 +31,7 @@ from ..inference.model_folder import (
     write_config,
 )
 from ..networks import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
+from ..text import printable, spreadsheet_safe
 from .calibration import calibrate, calibrated_copy
 from .learner import discard_checkpoint
 from .model_card import model_card

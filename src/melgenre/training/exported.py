@@ -12,7 +12,6 @@ from fastai.vision.all import Learner, load_learner
 
 from ..errors import MelgenreWarning
 from ..evaluation.run import Run
-from ..files import short, spreadsheet_plain
 from ..inference.model_folder import (
     CONFIG,
     LEARNER,
@@ -22,6 +21,7 @@ from ..inference.model_folder import (
     read_checked,
     read_config,
 )
+from ..text import short, spreadsheet_plain
 
 
 def load_exported(

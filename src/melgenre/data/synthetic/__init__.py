@@ -1,1 +1,1 @@
-"""Made-up music, for use without data."""
+"""Synthetic music, for use without data."""

@@ -1,7 +1,9 @@
-"""A small made-up collection in GTZAN's layout, for a room without data or network.
+"""A small synthetic collection in GTZAN's layout, for use without data.
 
-The music proves nothing about accuracy on real music, and every figure from it must say so.
+An accuracy on this music means nothing for real music, and every result must say so.
 """
+
+from __future__ import annotations
 
 import csv
 from pathlib import Path
@@ -18,27 +20,34 @@ GENRES = tuple(sorted(FRAMES))
 CLIPS_PER_ARTIST = 2
 
 
-def render_clip(genre, number, *, duration=30.0, sample_rate=SAMPLE_RATE, seed=0):
-    """Compose and render one clip of made-up music.
+def render_clip(
+    genre: str,
+    number: int,
+    *,
+    duration: float = 30.0,
+    sample_rate: int = SAMPLE_RATE,
+    seed: int = 0,
+) -> np.ndarray:
+    """Compose and render one clip of synthetic music.
 
-    Clips ``2 * k`` and ``2 * k + 1`` of a genre are by the same made-up artist.
+    Clips `2 * k` and `2 * k + 1` of a genre are by the same invented artist.
 
     Parameters
     ----------
-    genre : str
+    genre
         One of `GENRES`.
-    number : int
+    number
         Which clip of the genre, from 0.
-    duration : float, optional
+    duration
         Length in seconds, at least 1.
-    sample_rate : int, optional
-        Samples a second.
-    seed : int, optional
-        A different seed makes a different collection.
+    sample_rate
+        In Hz.
+    seed
+        A different seed gives a different collection.
 
     Returns
     -------
-    numpy.ndarray, shape=(round(duration * sample_rate),), float32
+    np.ndarray [shape=(round(duration * sample_rate),), dtype=float32]
         Mono samples, at most 0.9 in magnitude; the same arguments give the same samples.
 
     Raises
@@ -48,16 +57,16 @@ def render_clip(genre, number, *, duration=30.0, sample_rate=SAMPLE_RATE, seed=0
     """
     if genre not in GENRES:
         raise ValueError(
-            f"Genre {genre!r} cannot be rendered because it is not one of the made-up genres; "
+            f"Genre {genre!r} cannot be rendered because it is not one of the synthetic genres; "
             f"choose one of {', '.join(GENRES)}."
         )
     if duration < 1:
         raise ValueError(
-            f"A clip of {duration} s cannot be rendered because it may fall between two notes; "
-            "ask for 1 s or more."
+            f"A clip of {duration} s cannot be rendered because it may be shorter than a pause; "
+            "choose 1 s or more."
         )
     index, frame = GENRES.index(genre), FRAMES[genre]
-    # The trailing 1 keeps an artist's stream apart from that of the clip with the same number.
+    # The trailing 1 gives the artist another random stream than the clip of the same number.
     habits = np.random.default_rng((seed, index, number // CLIPS_PER_ARTIST, 1))
     artist = Artist(*habits.uniform(size=3).tolist(), *habits.integers((12, 12, 8)).tolist())
 
@@ -85,32 +94,38 @@ def render_clip(genre, number, *, duration=30.0, sample_rate=SAMPLE_RATE, seed=0
     return (rng.uniform(0.6, 0.9) / np.abs(wave).max() * wave).astype(np.float32)
 
 
-def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed=0, progress=True):
-    """Write the made-up collection in GTZAN's layout, on all cores.
+def make_synthetic_collection(
+    folder: str | Path,
+    *,
+    clips_per_genre: int = 16,
+    duration: float = 30.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Write the synthetic collection in GTZAN's layout, on all cores.
 
-    A file that is already there is kept, whatever its duration or seed, so a call that was cut off
-    goes on where it stopped.
+    Existing files are kept, whatever their duration or seed, so an interrupted call resumes.
 
     Parameters
     ----------
-    folder : str or os.PathLike
+    folder
         Where to write; made if missing.
-    clips_per_genre : int, optional
-        Clips of each of the ten genres.
-    duration : float, optional
+    clips_per_genre
+        Number of clips of each of the ten genres.
+    duration
         Length of a clip in seconds.
-    seed : int, optional
-        A different seed makes a different collection.
-    progress : bool, optional
-        Whether to show a progress bar.
+    seed
+        A different seed gives a different collection.
+    progress
+        Show a progress bar.
 
     Returns
     -------
-    pathlib.Path
-        `folder`, which then holds ``genres/<genre>/<genre>.NNNNN.wav`` (22050 Hz, mono, 16 bit),
-        ``tracks.csv`` (track_id, genre, artist_id) and ``SYNTHETIC.md``.
+    Path
+        `folder`, absolute, which then holds `genres/<genre>/<genre>.NNNNN.wav` (22050 Hz, mono,
+        16 bit), `tracks.csv` (track_id, genre, artist_id) and `SYNTHETIC.md`.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     clips = [(genre, number) for genre in GENRES for number in range(clips_per_genre)]
     paths = {
         (genre, number): folder / "genres" / genre / f"{genre}.{number:05d}.wav"
@@ -121,7 +136,7 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
         sweep(folder / "genres" / genre)
     made = parallel_map(
-        _write_clip, missing, desc="made-up clips", unit=" clips", progress=progress
+        _write_clip, missing, desc="synthetic clips", unit=" clips", progress=progress
     )
     list(made)
 
@@ -133,13 +148,13 @@ def make_synthetic_collection(folder, *, clips_per_genre=16, duration=30.0, seed
             table.writerow((f"{genre}.{number:05d}", genre, artist_id))
     with atomic_write(folder / "SYNTHETIC.md") as part:
         part.write_text(
-            "Made-up music, composed and rendered by melgenre's synthetic room. "
-            "It proves nothing about accuracy on real music.\n"
+            "Made-up music, composed and rendered by melgenre.data.synthetic. "
+            "An accuracy on it means nothing for real music.\n"
         )
     return folder
 
 
-def _write_clip(path, genre, number, duration, seed):
+def _write_clip(path: Path, genre: str, number: int, duration: float, seed: int) -> None:
     wave = render_clip(genre, number, duration=duration, seed=seed)
     with atomic_write(path) as part:
         soundfile.write(part, wave, SAMPLE_RATE, subtype="PCM_16", format="WAV")

@@ -1,0 +1,164 @@
+"""A folder of music -> the table of tracks.
+
+Any folder of `<genre>/<song>` or `<genre>/<artist>/<album>/<song>` is a collection: GTZAN as its
+archives unpack (`genres/…`, `Data/genres_original/…`), images made earlier, or a user's music.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import MelgenreWarning
+from ..files import project_folder, walk
+from ..text import printable
+from .audio import AUDIO_SUFFIXES
+from .gtzan import gtzan_metadata
+from .mel_settings import ImageError, check_image
+from .metadata import CollectionError, user_metadata
+
+WRAPPERS = frozenset(
+    ("audio", "data", "genres", "genres_original", "images", "images_original", "mels", "music")
+    + ("pictures", "songs", "wav", "wavs")
+)
+"""Names of folders above those of the genres, in lower case."""
+
+OWN_FILES = ("tracks.csv", "SYNTHETIC.md", "mel_settings.json", "sources.json")
+"""Files of a collection that are not tracks, and are not counted as skipped."""
+
+
+class CollectionWarning(MelgenreWarning):
+    """Something about a collection that limits what its results mean."""
+
+
+def find_tracks(folder: str | Path) -> pd.DataFrame:
+    """The table of tracks of a folder.
+
+    Sound and images made earlier are found at any depth. The first folder below `folder` is the
+    genre, except for the usual names in `WRAPPERS`; of songs that are deeper, the second is the
+    artist and the third the album. A `tracks.csv` in the folder adds columns by `track_id`, such
+    as `artist_id`; it cannot change the columns that melgenre fills. GTZAN's tracks get their
+    published metadata.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per track, sorted: `track_id` (the file below the collection, without its ending),
+        `genre`, `artist_id`, `path`, `image` (absolute; each of the last three is missing where
+        there is none), `collection`; `album` if folders name them; and for GTZAN `artist_fold`,
+        `fault_filtered_split`, `md5_wav`. `attrs["skipped"]` is a dict: for each file name ending,
+        the number of files that are not tracks.
+
+    Raises
+    ------
+    CollectionError
+        If the folder is missing or holds no `<genre>/<song>`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CollectionError(
+            f"No folder {printable(folder.name)!r}. Pass a folder of <genre>/<song> files, or an "
+            "archive of one."
+        )
+    sounds, images, folders, skipped = _files_by_track(folder.resolve())
+    if not sounds and not images:
+        name = printable(folder.name)
+        raise CollectionError(
+            f"No music in {name!r}. A collection is a folder with one folder per genre and the "
+            f"songs in these, as in {name}/jazz/song.mp3."
+        )
+    rows = [
+        {
+            "track_id": track,
+            "genre": genre,
+            "path": sounds.get((genre, track)),
+            "image": images.get((genre, track)),
+            **folders.get((genre, track), {}),
+        }
+        for genre, track in sorted(sounds.keys() | images.keys())
+    ]
+    tracks = pd.DataFrame(rows, dtype=object)
+    is_gtzan = tracks["track_id"].isin(gtzan_metadata()["track_id"]).mean() > 0.5
+    metadata = gtzan_metadata() if is_gtzan else user_metadata(folder)
+    artists = tracks.pop("artist_id") if "artist_id" in tracks else None
+    new = [one for one in metadata if one == "track_id" or one not in ("genre", *tracks)]
+    tracks = tracks.merge(metadata[new], on="track_id", how="left")
+    if artists is not None:
+        named = tracks.get("artist_id", artists)
+        tracks["artist_id"] = named.where(named.notna(), artists)
+    tracks["collection"] = "gtzan" if is_gtzan else _unique_name(folder)
+    first = ["track_id", "genre", "artist_id", "path", "image", "collection"]
+    tracks = tracks.reindex(columns=first + [c for c in tracks if c not in first])
+    tracks.attrs["skipped"] = skipped
+    return tracks
+
+
+def _unique_name(folder: Path) -> str:
+    """The folder's name; with a hash unless it is in the project's `data`, where names differ."""
+    whole = folder.resolve()
+    name = whole.name
+    if (folder / "SYNTHETIC.md").exists() and not name.startswith("synthetic"):
+        name = f"synthetic-{name}"  # also in the description of a model trained on it
+    data = project_folder().resolve() / "data"
+    return name if whole.parent in (data, data / "unpacked") else f"{name}-{path_hash(whole)}"
+
+
+def path_hash(path: Path) -> str:
+    """Six characters that distinguish a path from others of the same name."""
+    return hashlib.md5(bytes(path)).hexdigest()[:6]
+
+
+def _files_by_track(folder: Path) -> tuple[dict, dict, dict, dict]:
+    """The files below a folder by (genre, track_id): paths of sounds and of images, artist and
+    album by the folders of the sounds; and the number of other files by ending."""
+    sounds, images, folders = {}, {}, {}
+    skipped, unusable = Counter(), []
+    for place, names in walk(folder):
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            path, suffix = place / name, suffix.lower()
+            # A name becomes part of tables, models and messages: as text that can be printed.
+            parts = tuple(map(printable, place.relative_to(folder).parts))
+            genre, track, below = _genre_of(parts, printable(stem))
+            if genre is None or suffix not in AUDIO_SUFFIXES | {".png"}:
+                skipped[printable(suffix) or "without ending"] += name not in OWN_FILES
+                continue
+            if suffix == ".png":
+                try:
+                    check_image(path)
+                    images[genre, track] = str(path)
+                except ImageError as error:
+                    unusable.append(error)
+            else:
+                track = _unique_id(genre, track, sounds)
+                sounds[genre, track] = str(path)
+            folders[genre, track] = dict(zip(("artist_id", "album"), below, strict=False))
+    if unusable and not sounds and not images:
+        raise CollectionError(f"{len(unusable)} images cannot be used, the first: {unusable[0]}")
+    if unusable:
+        message = f"{len(unusable)} images were skipped, the first: {unusable[0]}"
+        warnings.warn(message, CollectionWarning, stacklevel=3)
+    return sounds, images, folders, dict(+skipped)
+
+
+def _genre_of(folders: tuple[str, ...], stem: str) -> tuple[str | None, str, tuple[str, ...]]:
+    """Genre, track_id and the folders between them of a file; the genre is None if it has none."""
+    if folders and stem.startswith(f"{folders[-1]}."):  # as GTZAN names its clips, at any depth
+        return folders[-1], stem, ()
+    while folders and folders[0].lower() in WRAPPERS:
+        folders = folders[1:]
+    if not folders:
+        return None, stem, ()
+    return folders[0], "/".join([*folders, stem]), folders[1:]
+
+
+def _unique_id(genre: str, track: str, taken: dict) -> str:
+    """`track`, or `track (2)`, … where songs of one name exist in two formats or two folders."""
+    names = itertools.chain([track], (f"{track} ({n})" for n in itertools.count(2)))
+    return next(name for name in names if (genre, name) not in taken)
