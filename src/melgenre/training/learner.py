@@ -135,7 +135,7 @@ def genre_learner(dls, architecture="resnet34", recipe="texture", *, pretrained=
     dls : fastai.data.core.DataLoaders
         Of `image_dataloaders`.
     architecture : str
-        Any convolutional network of torchvision or timm, by name (for `texture`: torchvision).
+        Any convolutional network of torchvision or timm, by name.
     recipe : str
         A name in `RECIPES`.
     pretrained : bool
