@@ -3,21 +3,26 @@
 Learner and classifier both build their networks here, so an exported model is rebuilt as it was.
 """
 
+from __future__ import annotations
+
 import difflib
 import hashlib
 import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import timm
 import torch
 import torchvision
 from fastai.vision.learner import (
+    add_head,
     create_head,
     create_timm_model,
     create_vision_model,
     default_split,
     model_meta,
 )
+from timm.models import create_feature_extractor, get_graph_node_names
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
@@ -28,132 +33,173 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ArchitectureError(MelgenreError, ValueError):
-    """An architecture that is unknown or does not take our images."""
+    """An architecture that is unknown or does not accept these images."""
 
 
-def get_architecture(name):
-    """What fastai's `vision_learner` wants for a name: torchvision's function, or timm's name.
+def get_architecture(name: str) -> Callable[..., nn.Module] | str:
+    """The architecture in the form that fastai's `vision_learner` accepts.
 
     Parameters
     ----------
-    name : str
+    name
         Any convolutional classifier of torchvision (`resnet34`, `efficientnet_b0`, …) or, where
         torchvision has none of that name, of timm (`resnet34d`, `convnext_nano.d1h_in1k`, …).
 
     Returns
     -------
     callable or str
+        torchvision's function, or timm's name.
 
     Raises
     ------
     ArchitectureError
-        If neither has it.
+        If neither library has it.
+
+    Examples
+    --------
+    >>> get_architecture("resnet34").__name__
+    'resnet34'
+    >>> get_architecture("resnet34d")
+    'resnet34d'
     """
     if name in torchvision.models.list_models(torchvision.models):
         return torchvision.models.get_model_builder(name)
     if timm.is_model(name):
         return name
-    known = torchvision.models.list_models(torchvision.models) + timm.list_models()
-    like = ", ".join(difflib.get_close_matches(name, known, n=3)) or "resnet34, resnet50"
+    available = torchvision.models.list_models(torchvision.models) + timm.list_models()
+    similar = ", ".join(difflib.get_close_matches(name, available, n=3)) or "resnet34, resnet50"
     raise ArchitectureError(
-        f"Neither torchvision nor timm has an architecture {name!r}. Similar names: {like}."
+        f"Neither torchvision nor timm has an architecture {name!r}. Similar names: {similar}."
     )
 
 
 class TextureBackbone(nn.Module):
-    """A network cut early, that says what a clip's texture is in each zone of frequency.
+    """The early layers of a network, with statistics pooling over time in zones of frequency.
 
-    The last layers of a network for photographs look for objects; genre is in the layers before
-    them. Two of these are used: those at a quarter of the image's size, and, of the image made
-    twice as large, those at an eighth. Of each feature map the mean and the standard deviation
-    over time are kept, in 16 zones from high to low: what it sounds like, not when.
+    The last layers of a network for photographs detect objects; genre shows in the textures that
+    the layers before them detect. Two depths are used: the layers down to a quarter of the image's
+    size, and, on the image enlarged twice, the layers down to an eighth. Of each feature map the
+    mean and the standard deviation over time are kept, in 16 zones from high to low frequency:
+    what a clip sounds like, not when.
 
-    Statistics of feature maps are how textures are told apart and made (Gatys, Ecker and Bethge,
-    "Texture synthesis using convolutional neural networks", 2015).
+    Textural descriptors of zones of a spectrogram classify music in Costa, Oliveira, Koerich and
+    Gouyon, "Comparing textural features for music genre classification" (IJCNN 2012). Statistics
+    of feature maps describe textures in Gatys, Ecker and Bethge, "Texture synthesis using
+    convolutional neural networks" (2015).
 
     Parameters
     ----------
-    model : torch.nn.Module
-        A convolutional classifier of torchvision's; its first layers become part of the body.
+    model
+        A convolutional classifier of torchvision or timm. The backbone shares its first layers.
     """
 
     zones = 16
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        layers = [
-            layer
-            for child in model.children()
-            for layer in (child if isinstance(child, nn.Sequential) else [child])
-        ]
-        ends = {}  # how often the image was halved -> number of layers until then
-        x, model = torch.zeros(1, 3, 64, 64), model.eval()
-        with torch.no_grad():
-            for number, layer in enumerate(layers, start=1):
-                x = layer(x)
-                if x.ndim != 4 or x.shape[-1] < 64 // 8:
-                    break
-                ends[64 // x.shape[-1]] = number
-        if not {4, 8} <= ends.keys():
-            raise ArchitectureError("has no layers at a quarter and an eighth of the image")
-        self.fine = nn.Sequential(*layers[: ends[4]])
-        self.coarse = nn.Sequential(*layers[ends[4] : ends[8]])
+        self.fine, self.coarse = _first_stages(model)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images [shape=(batch, 3, n_mels, columns)] -> textures [shape=(batch, d)]."""
-        doubled = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        maps = self.fine(x), self.coarse(self.fine(doubled))
-        return torch.cat([self._statistics(one.float()) for one in maps], dim=1)
+        enlarged = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        maps = self.fine(x), self.coarse(self.fine(enlarged))
+        return torch.cat([self._pool_statistics(one.float()) for one in maps], dim=1)
 
-    def _statistics(self, maps):
+    def _pool_statistics(self, maps):
         mean = adaptive_avg_pool2d(maps, (self.zones, 1))
-        square = adaptive_avg_pool2d(maps**2, (self.zones, 1))
-        spread = (square - mean**2).clamp(min=1e-6).sqrt()
-        return torch.cat([mean, spread], dim=1).flatten(1)
+        mean_square = adaptive_avg_pool2d(maps**2, (self.zones, 1))
+        std = (mean_square - mean**2).clamp(min=1e-6).sqrt()
+        return torch.cat([mean, std], dim=1).flatten(1)
 
 
-def head_with_ood_score(head, features):
-    """What a fastai head makes of the body's features, and how strange these are to it.
+def _first_stages(model):
+    """A network's layers down to a quarter of the image's size, and on to an eighth.
+
+    torchvision's feature extractor (by way of timm, which adds what its own layers need) runs the
+    network and returns the maps after each layer; the last layer of each size ends a stage. The
+    stages are plain modules, which any version of torch can load, so it is checked that the layers
+    in sequence give the same maps as the network.
+    """
+    side = 128
+    image = torch.linspace(-2, 2, 3 * side**2).view(1, 3, side, side)
+    layers = dict(_flat_layers(model.eval()))
+    nodes = set.intersection(*map(set, get_graph_node_names(model)))
+    traced = [name for name in layers if any(f"{n}.".startswith(f"{name}.") for n in nodes)]
+    with torch.no_grad():
+        maps = create_feature_extractor(model, traced)(image)
+        last = {}  # reduction of the image's size -> name of the last layer
+        for name in traced:
+            if maps[name].ndim == 4 and maps[name].shape[2] == maps[name].shape[3]:
+                last[side // maps[name].shape[3]] = name
+        if not {4, 8} <= last.keys():
+            raise ArchitectureError("No feature maps of a quarter and an eighth of the image.")
+        fine_end, coarse_end = (list(layers).index(last[reduction]) + 1 for reduction in (4, 8))
+        fine = nn.Sequential(*list(layers.values())[:fine_end])
+        coarse = nn.Sequential(*list(layers.values())[fine_end:coarse_end])
+        for ours, name in (fine(image), last[4]), (coarse(fine(image)), last[8]):
+            if not torch.allclose(ours, maps[name], atol=1e-3 * maps[name].std().item()):
+                raise ArchitectureError("The network does not run its layers one after another.")
+    return fine, coarse
+
+
+def _flat_layers(model) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of a network's children, and of the children of a sequence."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from ((f"{name}.{below}", layer) for below, layer in child.named_children())
+        else:
+            yield name, child
+
+
+def head_with_ood_score(
+    head: nn.Sequential, features: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of a fastai head, and the out-of-distribution score of its input.
+
+    The score is the root mean square of the features, standardised by the statistics of the head's
+    first batch norm: a Mahalanobis distance with a diagonal covariance (Lee et al., "A simple
+    unified framework for detecting out-of-distribution samples", 2018).
 
     Parameters
     ----------
-    head : torch.nn.Sequential
-        In evaluation mode. Its first batch norm remembers the features that it learned from.
+    head
+        In evaluation mode. Its first batch norm has the statistics of the training features.
     features : torch.Tensor [shape=(batch, ...)]
+        The body's features.
 
     Returns
     -------
     logits : torch.Tensor [shape=(batch, n_genres)]
     ood_score : torch.Tensor [shape=(batch,)]
-        Root mean square of the standardised features: about 1 for what it learned from.
+        About 1 for images like those of the training, more for others.
     """
     ood_score, x = None, features
     for layer in head:
         if ood_score is None and isinstance(layer, nn.BatchNorm1d):
-            standard = (x - layer.running_mean) / (layer.running_var + layer.eps).sqrt()
-            ood_score = standard.square().mean(dim=1).sqrt()
+            standardised = (x - layer.running_mean) / (layer.running_var + layer.eps).sqrt()
+            ood_score = standardised.square().mean(dim=1).sqrt()
         x = layer(x)
     return x, ood_score
 
 
 class ImageClassifier(nn.Module):
-    """A network as it is used: grey images in, probabilities and ood_score out.
+    """The network for inference: grey images in, probabilities and ood_score out.
 
     Parameters
     ----------
-    network : torch.nn.Sequential
-        Of `build_network`: a body and a head.
-    mean, std : sequence of float
-        Of the three channels, which all are the image.
+    network
+        Made by `build_network`: a body and a head.
+    mean, std
+        Of the three channels; each channel is the grey image.
     """
 
-    def __init__(self, network, mean, std):
+    def __init__(self, network: nn.Sequential, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.body, self.head = network
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images [shape=(batch, n_mels, columns)] between 0 and 1 -> (batch, n), (batch,)."""
         logits, ood_score = head_with_ood_score(
             self.head, self.body((images[:, None] - self.mean) / self.std)
@@ -161,23 +207,24 @@ class ImageClassifier(nn.Module):
         return logits.softmax(dim=1), ood_score
 
 
-def build_network(name, n_genres, body="whole", *, pretrained=False):
-    """A network for genres: the architecture's body under a head.
+def build_network(
+    name: str, n_genres: int, body: str = "whole", *, pretrained: bool = False
+) -> nn.Sequential:
+    """A network for genres: the architecture's body and a head.
 
     Parameters
     ----------
-    name : str
+    name
         As for `get_architecture`.
-    n_genres : int
-    body : str
+    body
         `"whole"`: all layers but the last, pooled as fastai does; `"texture"`: `TextureBackbone`,
-        under fastai's own head.
-    pretrained : bool
+        with fastai's own head.
+    pretrained
         With ImageNet weights, downloaded once.
 
     Returns
     -------
-    torch.nn.Module
+    torch.nn.Sequential
         Images [shape=(batch, 3, n_mels, columns)] -> logits [shape=(batch, n_genres)].
 
     Raises
@@ -189,6 +236,9 @@ def build_network(name, n_genres, body="whole", *, pretrained=False):
     if body == "texture":
         width = _texture_width(name)
         head = create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
+        if isinstance(architecture, str):
+            model = timm.create_model(architecture, pretrained=pretrained, num_classes=0)
+            return add_head(TextureBackbone(model), None, n_genres, head=head)
         return create_vision_model(
             architecture, n_genres, pretrained=pretrained, cut=TextureBackbone, custom_head=head
         )
@@ -198,59 +248,54 @@ def build_network(name, n_genres, body="whole", *, pretrained=False):
 
 
 def _texture_width(name):
-    """How many numbers a `TextureBackbone` of this architecture says of an image."""
+    """Number of features of a `TextureBackbone` of this architecture."""
     architecture = get_architecture(name)
     try:
-        if isinstance(architecture, str):
-            raise ArchitectureError("it is timm's, and this is for torchvision's")
-        body = TextureBackbone(architecture(weights=None))
+        model = timm.create_model(name) if isinstance(architecture, str) else architecture()
         with torch.no_grad():
-            return body(torch.zeros(1, 3, 128, 64)).shape[1]
-    except Exception as error:  # a foreign network fails in its own way
+            return TextureBackbone(model)(torch.zeros(1, 3, 128, 64)).shape[1]
+    except Exception as error:  # each architecture fails in its own way to be traced and cut
         raise ArchitectureError(
-            f"{name} cannot be cut for textures ({str(error).splitlines()[0]}). Use a network of "
-            "torchvision's such as resnet34 or resnet50, or the recipe 'fine-tune'."
+            f"{name} cannot be cut for textures: its layers do not give feature maps of a quarter "
+            "and an eighth of the image's size one after another. Choose a convolutional network, "
+            "such as resnet34 or efficientnet_b0, or the recipe 'fine-tune'."
         ) from error
 
 
-def check_input_size(name, network, height, width):
-    """Raise `ArchitectureError` if the network does not take images of this size."""
+def check_input_size(name: str, network: nn.Module, height: int, width: int) -> None:
+    """Raise `ArchitectureError` if the network does not accept images of this size in pixels."""
     device = next(network.parameters()).device
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, height, width, device=device))
-    except Exception as error:
+    except Exception as error:  # each architecture rejects a size in its own way
         raise ArchitectureError(
             f"{name} does not take images of {height} x {width} ({str(error).splitlines()[0]}). "
             "Choose a convolutional network, such as resnet34 or efficientnet_b0."
         ) from error
 
 
-def weights_source(name):
-    """Which ImageNet weights a pretrained learner starts from, told from the file itself.
+def weights_source(name: str) -> str:
+    """Which ImageNet weights a pretrained learner starts from, by the content of their file.
 
-    torchvision names its files by the first digits of their SHA-256, so weights that are not
-    torchvision's own, but lie under that name, are found out.
+    torchvision puts the first digits of a file's SHA-256 into its name, so substitute weights
+    under the name of torchvision's are detected.
 
     Parameters
     ----------
-    name : str
-        As for `get_architecture`; its weights are on the disk.
-
-    Returns
-    -------
-    str
+    name
+        As for `get_architecture`; its weights have been downloaded.
     """
     architecture = get_architecture(name)
     if isinstance(architecture, str):
         return f"timm {timm.models.get_pretrained_cfg(name).hf_hub_id or name}"
     weights = torchvision.models.get_model_weights(name)
-    # fastai asks for torchvision's default where it knows the architecture, else for the first.
+    # fastai uses torchvision's default for the architectures of `model_meta`, else the first.
     chosen = weights.DEFAULT if architecture in model_meta else weights["IMAGENET1K_V1"]
     file = Path(torch.hub.get_dir(), "checkpoints", chosen.url.rpartition("/")[2])
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    promised = re.search(r"-([0-9a-f]{8})\.", file.name)
-    if promised and digest.startswith(promised[1]):
+    expected = re.search(r"-([0-9a-f]{8})\.", file.name)
+    if expected and digest.startswith(expected[1]):
         return f"torchvision {weights.__name__}.{chosen.name}"
     return f"substitute for torchvision {weights.__name__}.{chosen.name} (sha256 {digest[:8]})"
