@@ -204,7 +204,9 @@ def untrained_run(genres=("high", "low"), seed=0):
     )
     predictions = tracks.assign(predicted=genres[0], **{f"p_{genre}": 0.5 for genre in genres})
     result = evaluate(predictions, "random")
-    return replace(learn.training_run, learner=learn, result=result, predictions=predictions)
+    # The name of a collection depends on its folder, and each kill has a folder of its own.
+    run = replace(learn.training_run, collection="c", learner=learn)
+    return replace(run, result=result, predictions=predictions)
 
 
 def make_older_model(folder):

@@ -77,7 +77,7 @@ def test_a_network_is_trained_and_evaluated_in_one_call(images, tmp_path, monkey
     few = few.drop(columns="split").reset_index(drop=True)
     epochs = []
     run = train_and_evaluate(few, "artist-split", "resnet18", "smoke-test", 1, log=epochs.append)
-    assert [epoch[0] for epoch in epochs][-1] == len(epochs) - 1 >= 0
+    assert len(epochs) == 4
     split = apply_protocol(few, "artist-split", 1)
     assert run.predictions["track_id"].tolist() == held_out(split)["track_id"].tolist()
     assert run.result == evaluate(run.predictions, "artist-split", split=split)
@@ -90,6 +90,7 @@ def test_with_folds_each_track_is_predicted_by_a_network_that_was_not_trained_on
     images, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     monkeypatch.setitem(
         PROTOCOLS, "two", Protocol("two", partial(random_folds, n_folds=2), "two folds", True)
     )

@@ -204,7 +204,7 @@ def test_a_users_table_changes_no_column_of_ours(tmp_path, write_song, written):
     assert tracks["path"].map(os.path.exists).all() and tracks["image"].isna().all()
     # The steps that follow add their own columns, once.
     tracks = extract_melspectrograms(tracks, tmp_path / "images", progress=False)
-    split = random_split(compute_descriptors(tracks, progress=False), valid_share=0.5)
+    split = random_split(compute_descriptors(tracks, progress=False))
     assert split.columns.is_unique and set(DESCRIPTORS) < set(split)
     assert not split["tempo"].eq(1).any() and not split["split"].eq("jazz").any()
     assert probabilities(split).empty
