@@ -66,6 +66,7 @@ from .data.splits import (
 from .data.synthetic.collection import (
     make_synthetic_collection as make_synthetic_collection,
 )
+from .data.table import probabilities as probabilities
 from .data.tracks import (
     CollectionWarning as CollectionWarning,
     find_tracks as find_tracks,
@@ -109,6 +110,7 @@ from .features.descriptors import (
 )
 from .features.images import (
     extract_melspectrograms as extract_melspectrograms,
+    images_folder as images_folder,
     load_center as load_center,
 )
 from .features.melspectrogram import (

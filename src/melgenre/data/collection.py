@@ -130,11 +130,12 @@ def describe_collection(tracks: pd.DataFrame) -> str:
     if collection in ("gtzan", "synthetic"):
         return line
     artists = by_genre["artist_id"]
-    table = pd.DataFrame({
+    columns = {
         "songs": by_genre.size(),
         "artists": artists.nunique(),
         "without artist": by_genre.size() - artists.count(),
-    })  # fmt: skip
+    }
+    table = pd.DataFrame(columns)
     lines = (one.rstrip() for one in table.to_string().splitlines())
     return "\n".join([line, *lines])
 

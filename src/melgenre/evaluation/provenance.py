@@ -1,4 +1,4 @@
-"""What a result was made with: the commit and the versions of packages."""
+"""Provenance of a result: the commit and the versions of packages."""
 
 import platform
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 from .. import __version__
 
 
-def git_commit():
-    """Short name of the commit whose package made a figure, None outside a checkout."""
+def git_commit() -> str | None:
+    """Short hash of the commit of this package, None outside a checkout."""
     package = str(Path(__file__).parents[1])
 
     def git(*arguments):
@@ -25,8 +25,8 @@ def git_commit():
         return None
 
 
-def package_versions():
-    """What a figure was made with: a dict of package and version."""
+def package_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on."""
     names = ("torch", "fastai", "librosa", "scikit-learn", "numpy")
     ours = {"python": platform.python_version(), "melgenre": __version__}
     return ours | {name: version(name) for name in names}
