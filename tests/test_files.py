@@ -17,7 +17,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path):
     file = tmp_path / ("n" * 251 + ".txt")  # as long as a name can be
     with atomic_write(file) as part:
         part.write_text("first")
@@ -31,7 +31,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_folder_is_replaced_completely_or_not_at_all(tmp_path):
     folder = tmp_path / "model"
     for content in ("first", "second"):
         with atomic_folder(folder) as part:
@@ -44,7 +44,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
-def test_a_folder_that_was_about_to_be_replaced_comes_back(tmp_path, monkeypatch):
+def test_a_folder_whose_replacement_was_killed_comes_back(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     with atomic_folder(folder) as part:
         (part / "a").write_text("first")
@@ -76,7 +76,7 @@ with atomic_write(sys.argv[1] + "/file") as a, atomic_folder(sys.argv[1] + "/fol
 """
 
 
-def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_running_one_are_not(tmp_path):
+def test_files_of_a_killed_process_are_swept_and_those_of_a_running_one_are_kept(tmp_path):
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     process.stdout.readline()
@@ -89,7 +89,7 @@ def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_running_one_are_
     assert names(tmp_path) == []
 
 
-def test_a_temporary_folder_is_ours_alone_and_does_not_outlive_a_killed_process(tmp_path):
+def test_a_temporary_folder_is_private_and_that_of_a_killed_process_is_deleted(tmp_path):
     for name in (".melgenre-0123456789ab.part", "deeper/.melgenre-0123456789ab.part", "other"):
         (tmp_path / name).mkdir(parents=True)
     with temporary_folder(tmp_path) as first, temporary_folder(tmp_path) as second:
@@ -101,15 +101,15 @@ def test_a_temporary_folder_is_ours_alone_and_does_not_outlive_a_killed_process(
 
 
 @pytest.mark.skipif(not hasattr(os, "chown") or os.getuid(), reason="needs root")
-def test_what_another_user_left_is_kept(tmp_path):
+def test_files_of_another_user_are_kept(tmp_path):
     left = tmp_path / ".melgenre-0123456789ab.part"
-    os.mkfifo(left)  # to open it would wait for ever
+    os.mkfifo(left)  # opening it would block for ever
     os.chown(left, 12345, 12345)
     with temporary_folder(tmp_path):
         assert left.exists()
 
 
-def test_changes_made_at_once_are_all_kept(tmp_path):
+def test_simultaneous_changes_are_all_kept(tmp_path):
     file = tmp_path / "numbers"
     file.write_text("")
 
@@ -128,14 +128,14 @@ def test_changes_made_at_once_are_all_kept(tmp_path):
     assert sorted(map(int, file.read_text().split())) == list(range(10))
 
 
-def test_what_a_terminal_would_obey_is_printed_as_text():
+def test_control_characters_are_printed_as_text():
     assert printable("a\x1b[31m\nb\u202e.mp3") == r"a\x1b[31m\nb\u202e.mp3"
     assert printable(os.fsdecode(b"caf\xe9")) == r"caf\xe9"
     assert printable("夜の歌 שיר") == "夜の歌 שיר"
 
 
 @given(st.text() | st.from_regex(r"'*[=+\-@]?.*") | st.floats(allow_nan=False))
-def test_no_cell_begins_as_a_formula_and_each_comes_back(cell):
+def test_no_cell_begins_as_a_formula_and_each_is_restored(cell):
     written = spreadsheet_safe(cell)
     assert not (isinstance(written, str) and written.startswith(("=", "+", "-", "@", "\t", "\r")))
     assert spreadsheet_plain(written) == cell

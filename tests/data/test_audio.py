@@ -33,7 +33,7 @@ def test_every_common_format_becomes_mono_at_one_rate(tmp_path, write_song, suff
     assert y.ndim == 1
     assert abs(len(y) / SAMPLE_RATE - 3) < 0.1
     assert 0.3 < np.abs(y).max() < 1
-    # The chord is still there: its three notes stand far above everything else.
+    # The three notes of the chord are far louder than everything else.
     spectrum = np.abs(np.fft.rfft(y * np.hanning(len(y))))
     peaks = np.fft.rfftfreq(len(y), 1 / SAMPLE_RATE)[spectrum > 0.5 * spectrum.max()]
     assert {220, 277, 330} == {round(peak) for peak in peaks}
@@ -110,7 +110,7 @@ def no_format(path, write_song):
 
 
 def a_playlist(path, write_song):
-    """ffmpeg would open what a playlist names, be it a file or an address."""
+    """ffmpeg would open the files and addresses that a playlist names."""
     song = write_song(path.with_name("secret.wav"), seconds=3)
     lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:3", "#EXTINF:3,", str(song), "#EXT-X-ENDLIST"]
     path.write_text("\n".join(lines) + "\n\0")
@@ -190,7 +190,7 @@ def a_folder(path, write_song):
     ],
 )
 @pytest.mark.parametrize("pyav", ["with PyAV", "without PyAV"])
-def test_what_cannot_be_used_gets_a_sentence_that_names_it(
+def test_an_unusable_file_gets_a_sentence_that_names_it(
     tmp_path, write_song, broken, cause, pyav, monkeypatch, capfd
 ):
     if pyav == "without PyAV":
@@ -277,8 +277,8 @@ def test_a_cover_image_does_not_disturb(tmp_path, write_song, suffix):
     np.testing.assert_array_equal(load_audio(covered), load_audio(plain))
 
 
-def test_more_channels_than_pyav_can_read_end_in_a_sentence(tmp_path):
-    """PyAV takes what lies behind them in memory for channels, too, and the process crashes."""
+def test_too_many_channels_for_pyav_get_a_sentence(tmp_path):
+    """PyAV would read beyond its memory, and the process would crash."""
     pytest.importorskip("av")
     y = np.random.default_rng(0).uniform(-0.5, 0.5, (2 * SAMPLE_RATE, 16))
     write_by_pyav(tmp_path / "wide.m4a", y, SAMPLE_RATE)
@@ -287,7 +287,7 @@ def test_more_channels_than_pyav_can_read_end_in_a_sentence(tmp_path):
 
 
 class TestMp3WithoutALength:
-    """An mp3 whose first frame, which states its length, is gone: decoders guess it."""
+    """An mp3 without the first frame that states its length, which decoders then guess."""
 
     @pytest.fixture
     def content(self, tmp_path):
@@ -306,18 +306,18 @@ class TestMp3WithoutALength:
             pytest.importorskip("av")
 
     @pytest.mark.parametrize("tail", [b"", b"TAG".ljust(128), bytes(5000)])
-    def test_it_is_read_to_its_end_and_always_alike(self, content, tmp_path, pyav, tail):
+    def test_it_is_read_to_its_end_and_each_time_the_same(self, content, tmp_path, pyav, tail):
         song = tmp_path / "song.mp3"
         song.write_bytes(content + tail)
         assert audio_duration(song) == pytest.approx(10, abs=0.2)
         first = load_audio(song)
         assert len(first) / SAMPLE_RATE == pytest.approx(10, abs=0.2)
         for _ in range(12):
-            np.full(10**6, np.inf, np.float32)  # what lies in memory must not come to be read
+            np.full(10**6, np.inf, np.float32)  # the content of memory must not be read
             np.testing.assert_array_equal(load_audio(song), first)
 
     @pytest.mark.parametrize("rate, channels", [(44100, 2), (22050, 1), (11025, 2), (8000, 1)])
-    def test_of_every_version_it_has_its_whole_length(self, tmp_path, pyav, rate, channels):
+    def test_every_mpeg_version_has_its_full_length(self, tmp_path, pyav, rate, channels):
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, (5 * rate, channels))
         soundfile.write(tmp_path / "song.mp3", noise, rate, bitrate_mode="VARIABLE")
         content = (tmp_path / "song.mp3").read_bytes()
@@ -326,7 +326,7 @@ class TestMp3WithoutALength:
         assert len(load_audio(content[start:])) / SAMPLE_RATE == pytest.approx(stated, abs=0.2)
 
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.97])
-    def test_cut_off_within_a_frame_it_is_told(self, content, pyav, share):
+    def test_a_file_that_ends_within_a_frame_gets_a_sentence(self, content, pyav, share):
         for recording in (content[: int(share * len(content))], id3_cover() + content[:-50]):
             for read in (load_audio, lambda recording: list(iter_windows(recording, 2))):
                 with pytest.raises(AudioError, match="truncated: it ends within a frame"):
@@ -342,7 +342,7 @@ FORMATS = [
 
 @pytest.mark.parametrize("pyav", ["with PyAV", "without PyAV"])
 @pytest.mark.parametrize("suffix, format, subtype", FORMATS)
-def test_what_is_cut_off_is_told_and_what_is_whole_is_read(
+def test_a_complete_file_is_read_and_a_truncated_one_gets_a_sentence(
     tmp_path, suffix, format, subtype, pyav, monkeypatch
 ):
     if pyav == "without PyAV":
@@ -366,7 +366,7 @@ def test_what_is_cut_off_is_told_and_what_is_whole_is_read(
 
 @pytest.fixture
 def streamed_flac(tmp_path, write_song):
-    """A flac whose header leaves the length open, as `flac -` writes it into a pipe."""
+    """A flac whose header states no length, as `flac -` writes it into a pipe."""
     song = write_song(tmp_path / "streamed.flac", seconds=40)
     content = bytearray(song.read_bytes())
     content[21] &= 0xF0  # the last 36 bits before the checksum count the samples
@@ -405,7 +405,7 @@ def wav_of(rate, channels=1, frames=65_000):
 
 @pytest.mark.parametrize("rate", [0, 1, 999, 768_001, 2**31 - 1])
 def test_a_rate_that_no_music_has_is_refused(rate):
-    """130 kB that announced 1 Hz were 18 hours of sound, and took minutes to resample."""
+    """130 kB at a stated 1 Hz would be 18 hours of sound, and take minutes to resample."""
     for read in (load_audio, audio_duration, lambda song: list(iter_windows(song, 30))):
         with pytest.raises(AudioError, match="sample rate of|not readable"):
             read(wav_of(rate))
@@ -428,8 +428,8 @@ except AudioError as error:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     command = [sys.executable, "-c", code, tmp_path / "wide.ogg"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    sentence, kilobytes = told.splitlines()
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    sentence, kilobytes = printed.splitlines()
     assert "255 channels" in sentence
     assert int(kilobytes) < 100_000
 
@@ -442,7 +442,7 @@ DECODER_ERRORS = [
 
 @pytest.mark.parametrize("error", DECODER_ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("suffix", ["wav", "m4a"])
-def test_whatever_a_decoder_raises_is_told_as_this_files_failure(
+def test_every_error_of_a_decoder_becomes_an_audio_error_of_the_file(
     tmp_path, write_song, monkeypatch, error, suffix
 ):
     av = pytest.importorskip("av")
@@ -569,7 +569,7 @@ class TestWindows:
             ("missing.mp3", "missing.mp3: no such file"),
         ],
     )
-    def test_what_is_no_recording_gets_a_sentence(self, recording, sentence):
+    def test_something_else_than_a_recording_gets_a_sentence(self, recording, sentence):
         with pytest.raises(AudioError, match=sentence):
             list(iter_windows(recording, 30))
 
@@ -589,7 +589,7 @@ class TestWindows:
             with pytest.raises(AudioError, match="truncated|0.0. s long"):
                 list(iter_windows(recording, 30))
 
-    def test_a_flac_that_is_shorter_than_its_header_announces_raises(self, tmp_path, write_song):
+    def test_a_flac_that_is_shorter_than_its_header_states_raises(self, tmp_path, write_song):
         content = bytearray(write_song(tmp_path / "song.flac", seconds=5).read_bytes())
         content[21] |= 0x0F  # the first four of the 36 bits that count the samples
         (tmp_path / "song.flac").write_bytes(content)
@@ -598,7 +598,7 @@ class TestWindows:
                 list(iter_windows(recording, 30))
 
 
-def test_16_bit_samples_are_what_libsndfile_makes_of_them(tmp_path):
+def test_16_bit_samples_are_those_of_libsndfile(tmp_path):
     rng = np.random.default_rng(0)
     samples = rng.integers(-(2**15), 2**15, (3 * SAMPLE_RATE, 2), dtype=np.int16)
     for suffix in ("wav", "flac", "au"):
@@ -609,7 +609,7 @@ def test_16_bit_samples_are_what_libsndfile_makes_of_them(tmp_path):
         )
 
 
-def test_a_player_of_a_short_song_plays_what_is_there(tmp_path, write_song):
+def test_a_player_of_a_short_song_plays_all_of_it(tmp_path, write_song):
     song = write_song(tmp_path / "short.wav", seconds=6)
     for recording in (song, (load_audio(song), 22050)):
         heard = load_audio_bytes(play(recording, start=10, seconds=4).data)

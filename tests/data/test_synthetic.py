@@ -1,4 +1,4 @@
-"""The made-up music: the same every time, sane in level, in GTZAN's layout, ten different kinds."""
+"""The made-up music: the same every time, of usual loudness, in GTZAN's layout, ten genres."""
 
 import csv
 
@@ -72,20 +72,20 @@ def test_too_short_a_clip_is_a_sentence():
 
 
 def test_genres_differ_across_artists():
-    """Nearest centroid on MFCC statistics recognises genres in clips of artists it never heard."""
+    """Nearest centroid on MFCC statistics recognises the genres of clips by other artists."""
 
     def statistics(genre, number):
         clip = render_clip(genre, number, duration=10.0)
         mfcc = librosa.feature.mfcc(y=clip, sr=22050, n_mfcc=13, hop_length=2048)
         return np.r_[mfcc.mean(1), mfcc.std(1)]
 
-    # One clip by each of four artists; every artist in turn is the one not heard before.
+    # One clip by each of four artists; each artist in turn is held out.
     numbers = range(0, 4 * CLIPS_PER_ARTIST, CLIPS_PER_ARTIST)
     clips = np.array([[statistics(genre, number) for number in numbers] for genre in GENRES])
     right = []
     for artist in range(4):
-        known = np.delete(clips, artist, axis=1)
-        offset = (clips[:, artist, None] - known.mean(axis=1)) / known.std(axis=(0, 1))
+        train = np.delete(clips, artist, axis=1)
+        offset = (clips[:, artist, None] - train.mean(axis=1)) / train.std(axis=(0, 1))
         right += list(np.linalg.norm(offset, axis=-1).argmin(axis=1) == np.arange(10))
     assert np.mean(right) > 0.8
 
@@ -118,7 +118,7 @@ def test_tracks_table(folder):
         assert row["artist_id"] == f"{genre}-artist-{int(number) // CLIPS_PER_ARTIST}"
 
 
-def test_goes_on_where_it_stopped(folder):
+def test_an_interrupted_call_resumes(folder):
     lost, *kept = wav_files(folder)
     content = lost.read_bytes()
     times = [path.stat().st_mtime_ns for path in kept]

@@ -14,9 +14,10 @@ import soundfile
 from ...files import atomic_write, sweep
 from ...parallel import parallel_map
 from ..audio import SAMPLE_RATE
-from .composers import COMPOSERS, FRAMES, MODES, Artist, Score
+from .composers import COMPOSERS, GENRE_SPECS
+from .score import MODES, Artist, Score
 
-GENRES = tuple(sorted(FRAMES))
+GENRES = tuple(sorted(GENRE_SPECS))
 CLIPS_PER_ARTIST = 2
 
 
@@ -65,26 +66,26 @@ def render_clip(
             f"A clip of {duration} s cannot be rendered because it may be shorter than a pause; "
             "choose 1 s or more."
         )
-    index, frame = GENRES.index(genre), FRAMES[genre]
+    index, spec = GENRES.index(genre), GENRE_SPECS[genre]
     # The trailing 1 gives the artist another random stream than the clip of the same number.
     habits = np.random.default_rng((seed, index, number // CLIPS_PER_ARTIST, 1))
     artist = Artist(*habits.uniform(size=3).tolist(), *habits.integers((12, 12, 8)).tolist())
 
     rng = np.random.default_rng((seed, index, number))
-    pace = np.clip(artist.pace + rng.normal(0, 0.08), 0, 1)
-    modes = frame.modes.split()
+    tempo = np.clip(artist.tempo + rng.normal(0, 0.08), 0, 1)
+    modes = spec.modes.split()
     compose, parts = COMPOSERS[genre]
     score = Score(
         rng=rng,
-        frame=frame,
+        spec=spec,
         artist=artist,
         parts=parts,
         rate=sample_rate,
         samples=round(duration * sample_rate),
-        beat=60 / (frame.slow + pace * (frame.fast - frame.slow)),
+        beat=60 / (spec.min_bpm + tempo * (spec.max_bpm - spec.min_bpm)),
         key=45 + artist.register + int(rng.integers(5)),
         mode=MODES[modes[(artist.mode + (rng.random() < 0.25)) % len(modes)]],
-        colour=float(np.clip(artist.colour + rng.normal(0, 0.06), 0, 1)),
+        brightness=float(np.clip(artist.brightness + rng.normal(0, 0.06), 0, 1)),
     )
     for bar in score.bars():
         compose(score, bar.level)

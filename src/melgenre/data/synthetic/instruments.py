@@ -1,7 +1,7 @@
-"""A note -> samples: the instruments that the made-up music is played on.
+"""A note -> samples: the instruments that the synthetic music is played on.
 
 An instrument is a function of the note's frequency in Hz, the seconds it is held, the sample rate
-and a colour (0 dark .. 1 bright); it returns the note's wave [shape=(n,)].
+and a brightness (0 dark .. 1 bright); it returns the note's wave [shape=(n,)].
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ def clock(seconds, rate):
 
 
 def noise(size):
-    return np.random.default_rng(7).standard_normal(size)  # always the same hiss, like a recording
+    return np.random.default_rng(7).standard_normal(size)  # fixed seed: the same noise every time
 
 
 def filtered(wave, rate, cutoff, kind="lowpass"):
@@ -26,19 +26,21 @@ def gate(t, held, attack, release):
 
 
 def voice(spectrum, attack, release, decay=0.0, vibrato=0.0, ratios=(1,), drive=0.0):
-    """Sustained tone; ``spectrum`` gives its harmonics, ``ratios`` strings at once."""
+    """Sustained tone; `spectrum` gives its harmonics, `ratios` those of several strings."""
 
-    def instrument(frequency, seconds, rate, colour):
+    def instrument(frequency, seconds, rate, brightness):
         t = clock(seconds + release, rate)
         wave = np.zeros(t.size)
         for speed, hertz in enumerate(frequency * np.array(ratios), start=5):
             h = np.arange(1, np.clip(0.45 * rate / hertz, 2, 64))  # none near Nyquist: no aliasing
-            period = np.fft.irfft(-1j * np.r_[0, spectrum(h, h * hertz, colour)], 2048) * 1024
+            period = np.fft.irfft(-1j * np.r_[0, spectrum(h, h * hertz, brightness)], 2048) * 1024
             depth = hertz * (2 ** (vibrato / 1200) - 1) / (2 * np.pi * speed)
             sway = depth * np.minimum(2 * t, 1) * np.sin(2 * np.pi * speed * t) if vibrato else 0
             wave += period[((hertz * t + sway) * 2048).astype(int) & 2047]
         if drive:
-            wave = filtered(np.tanh(drive * (0.5 + colour) * wave), rate, 2000 + 2000 * colour)
+            wave = filtered(
+                np.tanh(drive * (0.5 + brightness) * wave), rate, 2000 + 2000 * brightness
+            )
         return wave * gate(t, seconds, attack, release) * np.exp(-decay * t)
 
     return instrument
@@ -47,23 +49,23 @@ def voice(spectrum, attack, release, decay=0.0, vibrato=0.0, ratios=(1,), drive=
 def fm(ratio, index, ring, release):
     """Struck tone by frequency modulation; the overtones die away before the tone does."""
 
-    def instrument(frequency, seconds, rate, colour):
+    def instrument(frequency, seconds, rate, brightness):
         t = clock(seconds + release, rate)
         fade = np.exp(-t / ring)
-        depth = index * (0.4 + 1.2 * colour) * fade * fade * fade
+        depth = index * (0.4 + 1.2 * brightness) * fade * fade * fade
         wave = np.sin(2 * np.pi * frequency * t + depth * np.sin(2 * np.pi * frequency * ratio * t))
         return wave * fade * gate(t, seconds, 0.002, release)
 
     return instrument
 
 
-def pluck(frequency, seconds, rate, colour):
+def pluck(frequency, seconds, rate, brightness):
     """Karplus-Strong string: a burst of noise in a tuned, slightly damped loop."""
-    damping = 0.5 - 0.3 * colour
+    damping = 0.5 - 0.3 * brightness
     period, fraction = divmod(rate / frequency - damping, 1)
     loop = np.convolve([1 - damping, damping], [1 - fraction, fraction])
     t = clock(max(seconds, 0.5) + 0.2, rate)
-    burst = filtered(noise(int(period)), rate, 2000 + 5000 * colour)
+    burst = filtered(noise(int(period)), rate, 2000 + 5000 * brightness)
     burst = np.r_[burst - burst.mean(), np.zeros(t.size - burst.size)]
     wave = signal.lfilter([1], np.r_[1, np.zeros(int(period) - 1), -0.996 * loop], burst)
     return wave * gate(t, max(seconds, 0.5), 0.001, 0.2)
@@ -72,24 +74,24 @@ def pluck(frequency, seconds, rate, colour):
 def drum(skin, pitch, dive, thud, hiss, cutoff, snap):
     """Skin that dives to ``pitch`` Hz, fading in ``thud`` s, and hiss fading in ``snap`` s."""
 
-    def instrument(frequency, seconds, rate, colour):
+    def instrument(frequency, seconds, rate, brightness):
         t = clock(6 * max(thud, snap), rate)
         phase = pitch * frequency / 261.6 * t + dive * (1 - np.exp(-t / 0.025))
-        wires = filtered(hiss * noise(t.size), rate, cutoff * (0.7 + 0.6 * colour), "highpass")
+        wires = filtered(hiss * noise(t.size), rate, cutoff * (0.7 + 0.6 * brightness), "highpass")
         return skin * np.sin(2 * np.pi * phase) * np.exp(-t / thud) + wires * np.exp(-t / snap)
 
     return instrument
 
 
 def vowel(h, f, c):
-    """Spectrum whose two formants move from "oo" to "ah" with the colour."""
+    """Spectrum whose two formants move from "oo" to "ah" with the brightness."""
     first, second = (np.exp(-(((f - hertz - 400 * c) / 150) ** 2)) for hertz in (350, 850))
     return (first + 0.5 * second + 0.25) / h
 
 
 DETUNED, POWER_CHORD = (0.995, 1, 1.006), (1, 1.498, 2.003)  # ratios of strings that sound at once
 
-# Spectra are functions of harmonic number h, its frequency f and the colour c.
+# Spectra are functions of harmonic number h, its frequency f and the brightness c.
 INSTRUMENTS = {
     "square": voice(lambda h, f, c: np.sin(np.pi * h * (0.5 - 0.37 * c)) / h, 0.002, 0.02, 1, 15),
     "triangle": voice(lambda h, f, c: np.sin(np.pi * h / 2) / h**2, 0.003, 0.03),
