@@ -40,6 +40,7 @@ from .data.mel_settings import (
     ImageError as ImageError,
     MelSettings as MelSettings,
     check_image as check_image,
+    image_settings as image_settings,
 )
 from .data.splits import (
     PROTOCOLS as PROTOCOLS,
@@ -88,6 +89,7 @@ from .features.descriptors import (
 )
 from .features.images import (
     extract_melspectrograms as extract_melspectrograms,
+    images_folder as images_folder,
     load_center as load_center,
 )
 from .features.melspectrogram import (
