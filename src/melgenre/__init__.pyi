@@ -118,6 +118,7 @@ from .networks import (
 from .training.baselines import (
     LogisticRegression as LogisticRegression,
     NeuralNetwork as NeuralNetwork,
+    gradient_error as gradient_error,
 )
 from .training.export import (
     export_learner as export_learner,

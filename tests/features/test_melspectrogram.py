@@ -451,7 +451,7 @@ def test_images_are_those_of_librosa_to_within_a_grey_level(music, settings):
         assert np.abs(melspectrogram_image(y, settings) - expected).max() <= 1
 
 
-def test_images_do_not_depend_on_the_number_of_workers(small.head(3), tmp_path, monkeypatch):
+def test_images_do_not_depend_on_the_number_of_workers(small, tmp_path, monkeypatch):
     one = extract_melspectrograms(small.head(3), tmp_path / "one", progress=False)
     monkeypatch.setattr("melgenre.parallel.MIN_PARALLEL", 0)
     other = extract_melspectrograms(small.head(3), tmp_path / "other", progress=False)
