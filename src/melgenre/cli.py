@@ -140,7 +140,8 @@ def train(
     from .data.splits import held_out, protocols_for
     from .evaluation.metrics import evaluate, format_score
     from .experiments import apply_protocol
-    from .features.images import extract_melspectrograms, images_folder
+    from .features.images import extract_melspectrograms
+    from .files import project_folder
     from .inference.model_folder import check_replaceable
     from .training.export import export_learner
     from .training.learner import (
@@ -157,7 +158,8 @@ def train(
             raise MelgenreError(f"No recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
         check_replaceable(out)  # before hours of training
         tracks = load_collection(folder, progress=not quiet)
-        tracks = extract_melspectrograms(tracks, images_folder(tracks), progress=not quiet)
+        images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
+        tracks = extract_melspectrograms(tracks, images, progress=not quiet)
         protocol = protocols_for(tracks)[-1]
         split = apply_protocol(tracks, protocol, seed)
         learn = genre_learner(image_dataloaders(split), architecture, recipe, seed=seed)
