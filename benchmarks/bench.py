@@ -1,4 +1,4 @@
-"""What the benchmarks share: clips, rounds in which every way has its turn, and what is kept."""
+"""Shared by the benchmarks: clips, alternating rounds, and the files of results."""
 
 import json
 import os
@@ -21,46 +21,41 @@ from PIL import Image
 from melgenre.data.collection import load_collection
 from melgenre.data.mel_settings import MelSettings
 from melgenre.evaluation.provenance import git_commit, package_versions
-from melgenre.features.images import extract_melspectrograms
-from melgenre.files import project_folder
+from melgenre.features.images import extract_melspectrograms, images_folder
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = MelSettings()
 
 
 def clips(n):
-    """Paths of n recordings of 30 s, by repetition where there are fewer, and whose they are."""
+    """Paths of n recordings of 30 s, repeated if fewer exist, and their collection's name."""
     tracks = load_collection("auto").dropna(subset="path")
     return list(islice(cycle(tracks["path"]), n)), str(tracks["collection"].iloc[0])
 
 
 def tracks_with_images():
-    """The collection that notebooks would use, each track with its image."""
+    """The collection of the notebooks, with an image for each track."""
     tracks = load_collection("auto")
-    images = project_folder() / "data" / "images" / tracks["collection"].iloc[0]
-    return extract_melspectrograms(tracks, images)
+    return extract_melspectrograms(tracks, images_folder(tracks))
 
 
 @contextmanager
-def nothing_kept():
-    """A folder in place of `data/features`, so that every feature is computed anew."""
-    # Here alone: other benchmarks measure without fastai.
-    from melgenre.training import cached_features, export, learner
+def empty_features_cache():
+    """A temporary folder in place of `data/features`: all features are computed again."""
+    # Imported here: other benchmarks measure processes without fastai.
+    from melgenre.training import cached_features
 
-    modules = (cached_features, export, learner)
-    kept = cached_features.features_cache
+    usual = cached_features.features_cache
     with tempfile.TemporaryDirectory() as folder:
-        for module in modules:
-            module.features_cache = lambda: Path(folder)
+        cached_features.features_cache = lambda: Path(folder)
         try:
             yield Path(folder)
         finally:
-            for module in modules:
-                module.features_cache = kept
+            cached_features.features_cache = usual
 
 
 def librosa_and_pillow(path, target):
-    """The image that a network wants, as one would write it oneself."""
+    """The same image by the usual calls of librosa and Pillow."""
     y, rate = librosa.load(path)
     mel = librosa.feature.melspectrogram(
         y=y, sr=rate, n_fft=SETTINGS.n_fft, hop_length=SETTINGS.hop_length, n_mels=SETTINGS.n_mels
@@ -76,7 +71,7 @@ def save(decibels, target, **options):
 def take_turns(ways, *, rounds=5):
     """Seconds of each way (a dict of functions) in every round; a first round is not counted.
 
-    The ways take turns, so that whatever else the machine does meets all of them.
+    The ways alternate, so that other processes of the machine slow all of them down alike.
     """
     seconds = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -93,7 +88,7 @@ def median(seconds):
 
 
 def in_a_process(program, *arguments):
-    """Run a few lines of Python by themselves; what they print, as JSON."""
+    """Run lines of Python in a process of their own; returns the JSON that they print."""
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:
@@ -102,7 +97,7 @@ def in_a_process(program, *arguments):
 
 
 def machine():
-    """What the figures depend on."""
+    """Hardware and versions that the results depend on."""
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -117,7 +112,7 @@ def machine():
 
 
 def keep(name, rows, **more):
-    """Print a table of rows (dicts), and keep it with the machine it was measured on."""
+    """Print a table of rows (dicts), and write it to a file with the machine that ran it."""
     for row in rows:
         print("  ".join(f"{key}: {value}" for key, value in row.items()), flush=True)
     RESULTS.mkdir(exist_ok=True)
@@ -126,7 +121,7 @@ def keep(name, rows, **more):
 
 
 def plot_bars(name, rows, value, label, *, log=False):
-    """A bar for each row, named by its first column."""
+    """A bar chart with one bar per row, named by its first column."""
     _, ax = plt.subplots(figsize=(8, 0.5 + 0.4 * len(rows)))
     names = [str(next(iter(row.values()))) for row in rows]
     bars = ax.barh(names, [row[value] for row in rows], color="tab:blue")

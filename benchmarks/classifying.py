@@ -1,6 +1,6 @@
-"""How many recordings a second, beside fastai's own loop and beside the bare network?
+"""Recordings per second, compared with a loop of fastai and with the network alone.
 
-python benchmarks/classifying.py MODEL    (a folder that was exported, such as models/resnet34)
+python benchmarks/classifying.py MODEL    (an exported folder, such as models/resnet34)
 """
 
 import sys
@@ -71,28 +71,28 @@ def main():
     for name, turns in seconds.items():
         an_hour = "hour" in name
         one = median(turns) / (120 if an_hour else CLIPS)
-        floored = median(seconds["an hour, floor" if an_hour else "floor"])
-        floored /= 120 if an_hour else CLIPS
-        rows.append({"way": name, "clips of 30 s a second": round(1 / one, 2),
+        floor_time = median(seconds["an hour, floor" if an_hour else "floor"])
+        floor_time /= 120 if an_hour else CLIPS
+        rows.append({"way": name, "clips of 30 s per second": round(1 / one, 2),
                      "times the loop": round(loop / one, 2),
-                     "share of the floor": round(floored / one, 2)})  # fmt: skip
-    keep("classifying", rows, collection=collection, precision=smaller(model, by_torch))
+                     "share of the floor": round(floor_time / one, 2)})  # fmt: skip
+    keep("classifying", rows, collection=collection, precision=reduced_precision(model, by_torch))
     plot_bars(
-        "classifying", rows, "clips of 30 s a second", "clips of 30 s a second, decode included"
+        "classifying", rows, "clips of 30 s per second", "clips of 30 s per second, with decoding"
     )
 
 
-def smaller(model, by_torch):
-    """What 8-bit weights and bf16 cost in agreement, and give in speed."""
+def reduced_precision(model, by_torch):
+    """Agreement and speed of 8-bit weights and bf16, compared with float32."""
     paths = dict.fromkeys(clips(40)[0])
     images = [melspectrogram_image(load_center(path)) for path in paths]
-    judged = {}
+    found = {}
 
-    def judge(name, classifier, bf16=False):
+    def predict(name, classifier, bf16=False):
         def run():
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 single = (classifier.predict_images([image])[0] for image in images)
-                judged[name] = np.concatenate(list(single))
+                found[name] = np.concatenate(list(single))
 
         return run
 
@@ -101,26 +101,26 @@ def smaller(model, by_torch):
         by_torch.save(small)
         quantize_dynamic(model / "model.onnx", small / "model.onnx", weight_type=QuantType.QUInt8)
         ways = {
-            "torch, fp32": judge("torch, fp32", by_torch),
-            "ONNX Runtime, fp32": judge(
+            "torch, fp32": predict("torch, fp32", by_torch),
+            "ONNX Runtime, fp32": predict(
                 "ONNX Runtime, fp32", GenreClassifier.load(model, backend="onnx")
             ),
-            "ONNX Runtime, int8 weights": judge(
+            "ONNX Runtime, int8 weights": predict(
                 "ONNX Runtime, int8 weights", GenreClassifier.load(small, backend="onnx")
             ),
         }
-        if cpu_has_bf16():  # elsewhere it is emulated, and takes minutes
-            ways["torch, bf16"] = judge("torch, bf16", by_torch, bf16=True)
+        if cpu_has_bf16():  # other CPUs emulate it, which takes minutes
+            ways["torch, bf16"] = predict("torch, bf16", by_torch, bf16=True)
         seconds = take_turns(ways, rounds=1)
-    reference = judged["torch, fp32"]
+    reference = found["torch, fp32"]
     made = [
         {
             "precision": name,
-            "clips a second": round(len(images) / median(seconds[name]), 1),
+            "clips per second": round(len(images) / median(seconds[name]), 1),
             "same genre": round(float((p.argmax(1) == reference.argmax(1)).mean()), 3),
             "largest difference": float(np.abs(p - reference).max().round(6)),
         }
-        for name, p in judged.items()
+        for name, p in found.items()
     ]
     print(*made, sep="\n")
     return made

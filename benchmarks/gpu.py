@@ -1,15 +1,15 @@
 """Times and accuracies of notebooks 04 and 05 on a GPU: `make gpu-check` runs it.
 
-python benchmarks/gpu.py [--architectures resnet34 resnet50]    (GTZAN's images, or makes some)
+python benchmarks/gpu.py [--architectures resnet34 resnet50]
 """
 
 import argparse
 
-from bench import keep, nothing_kept, tracks_with_images
+from bench import empty_features_cache, keep, tracks_with_images
 from fastai.torch_core import default_device
 
-from melgenre.data.splits import protocols_for
-from melgenre.experiments import run_network
+from melgenre.data.protocols import protocols_for
+from melgenre.experiments import train_and_evaluate
 
 RECIPES = {
     "texture": "default recipe",
@@ -35,16 +35,15 @@ def main():
 
 
 def measure(tracks, protocol, architecture, recipe):
-    """One training, nothing kept from before."""
-    with nothing_kept():
-        training, result, _ = run_network(tracks, protocol, architecture, recipe)
-    low, high = result["interval"]
+    """One training, with an empty cache of features."""
+    with empty_features_cache():
+        run = train_and_evaluate(tracks, protocol, architecture, recipe)
+    low, high = run.result["interval"]
     return {
         "network": architecture, "recipe": RECIPES[recipe], "protocol": protocol,
-        "seconds": training["seconds"], "accuracy": result["accuracy"],
-        "interval": f"{low:.3f} to {high:.3f}", "tracks": result["tracks"],
-        "device": training["device"], "precision": training["precision"],
-        "weights": training["weights"],
+        "seconds": run.seconds, "accuracy": run.result["accuracy"],
+        "interval": f"{low:.3f} to {high:.3f}", "tracks": run.result["tracks"],
+        "device": run.device, "precision": run.precision, "weights": run.weights,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Do time and memory grow in a straight line, with the clips and with a recording's length?
+"""Growth of time and memory with the number of clips and the length of a recording.
 
 python benchmarks/growing.py MODEL [--clips 100 1000 10000] [--minutes 1 10 60 180]
 """
@@ -28,7 +28,7 @@ IMAGES = (
     MEMORY
     + """
 import pandas as pd
-from melgenre.features.melspectrogram import extract_melspectrograms
+from melgenre.features.images import extract_melspectrograms
 paths = json.loads(Path(sys.argv[1]).read_text())
 def table(paths):
     return pd.DataFrame({"track_id": [f"clip.{i}" for i in range(len(paths))], "genre": "all",
@@ -79,7 +79,7 @@ def main():
 
 
 def plot(rows):
-    """Time and memory over how many, a column of panels for each kind of work."""
+    """Time and memory against size, one column of axes per kind of work."""
     kinds = list(dict.fromkeys(row["what"] for row in rows))
     _, axes = plt.subplots(2, len(kinds), figsize=(5 * len(kinds), 6), squeeze=False)
     for column, what in enumerate(kinds):

@@ -1,4 +1,4 @@
-"""How fast does a collection become images, beside what a user would otherwise run?
+"""Speed of making the images of a collection, compared with other libraries and a lower bound.
 
 python benchmarks/images.py [--clips 1000]
 """
@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each way has one core
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each way uses one core
 
 import librosa
 import librosa.display
@@ -30,18 +30,18 @@ from bench import (
 )
 from scipy.fft import rfft
 
-from melgenre.features.images import _draw
+from melgenre.features.images import _make_image
 from melgenre.features.melspectrogram import mel_filterbank
 
-BANDS = mel_filterbank(SETTINGS)
-DENSE = BANDS.toarray()
+FILTERS = mel_filterbank(SETTINGS)
+DENSE = FILTERS.toarray()
 WINDOW = np.hanning(SETTINGS.n_fft).astype(np.float32)
-ALL_OF_THEM = """
+WHOLE_COLLECTION = """
 import json, resource, sys, time
 from pathlib import Path
 started = time.perf_counter()
 import pandas as pd
-from melgenre.features.melspectrogram import extract_melspectrograms
+from melgenre.features.images import extract_melspectrograms
 paths, folder = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]
 tracks = pd.DataFrame({"track_id": [f"clip.{i}" for i in range(len(paths))], "genre": "all",
                        "path": paths})
@@ -50,7 +50,7 @@ print(json.dumps(time.perf_counter() - started))
 """
 
 
-def first_project(path, target):
+def original_project(path, target):
     y, _ = librosa.load(path, mono=True)
     plt.figure(figsize=(10, 10))
     plt.specgram(y, NFFT=2048, Fs=2, Fc=0, noverlap=128, cmap="inferno", sides="default",
@@ -60,7 +60,7 @@ def first_project(path, target):
     plt.close()
 
 
-def everyones(path, target):
+def specshow(path, target):
     y, rate = librosa.load(path)
     mel = librosa.power_to_db(librosa.feature.melspectrogram(y=y, sr=rate), ref=np.max)
     librosa.display.specshow(mel, sr=rate)
@@ -70,20 +70,20 @@ def everyones(path, target):
 
 
 def ours(path, target):
-    _draw(path, target, SETTINGS)
+    _make_image(path, target, SETTINGS)
 
 
 def floor(path, target):
-    """What cannot be left out, by plain calls of libraries: decode, transform, multiply, write."""
+    """The necessary steps by plain calls of libraries: decode, transform, multiply, write."""
     y = soundfile.read(path, dtype="float32")[0][: SETTINGS.samples]
     save(decibels_of(y, lambda some: DENSE @ power_of(rfft(some * WINDOW)).T), target)
 
 
 def lower_floor(path, target):
-    """The same with melgenre's shortcuts: 16-bit samples, sparse product, run-length PNG."""
+    """The same with melgenre's optimisations: 16-bit samples, sparse product, run-length PNG."""
     y = soundfile.read(path, dtype="int16")[0][: SETTINGS.samples] * np.float32(2**-15)
     column = WINDOW[:, None]
-    made = decibels_of(y, lambda some: BANDS @ power_of(rfft(some.T * column, axis=0)))
+    made = decibels_of(y, lambda some: FILTERS @ power_of(rfft(some.T * column, axis=0)))
     save(made, target, compress_type=zlib.Z_RLE)
 
 
@@ -101,7 +101,7 @@ def power_of(spectrum):
 
 
 def others():
-    """Other libraries' mel-spectrograms, where they are installed and load: a dict of functions."""
+    """Mel-spectrograms of other libraries, if these are installed: a dict of functions."""
     found = {}
     try:
         import audioflux
@@ -116,7 +116,7 @@ def others():
 
         found["audioFlux, Pillow"] = by_audioflux
     except ImportError as error:
-        print(f"audioFlux is left out: {error}")
+        print(f"audioFlux is skipped: {error}")
     try:
         import torch
         import torchaudio
@@ -134,7 +134,7 @@ def others():
 
         found["torchaudio, Pillow"] = by_torchaudio
     except (ImportError, RuntimeError, OSError) as error:
-        print(f"torchaudio is left out: {error}")
+        print(f"torchaudio is skipped: {error}")
     return found
 
 
@@ -148,48 +148,48 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
 
-        def over_a_few(way):
+        def over_few(way):
             return lambda: [way(path, Path(folder, f"{i}.png")) for i, path in enumerate(few)]
 
         ways = {
-            "first project (specgram, savefig)": first_project,
-            "specshow, savefig": everyones,
+            "original project (specgram, savefig)": original_project,
+            "specshow, savefig": specshow,
             **others(),
             "librosa, Pillow": librosa_and_pillow,
             "melgenre, one process": ours,
             "floor": floor,
-            "floor with its shortcuts": lower_floor,
+            "floor with optimisations": lower_floor,
         }  # fmt: skip
-        seconds = take_turns({name: over_a_few(way) for name, way in ways.items()}, rounds=5)
+        seconds = take_turns({name: over_few(way) for name, way in ways.items()}, rounds=5)
         per_clip = {name: median(turns) / len(few) for name, turns in seconds.items()}
         listed = Path(folder, "paths.json")
         listed.write_text(json.dumps([str(Path(p).resolve()) for p in paths]))
         whole = median(
-            [in_a_process(ALL_OF_THEM, listed, Path(folder, str(turn))) for turn in range(3)]
+            [in_a_process(WHOLE_COLLECTION, listed, Path(folder, str(turn))) for turn in range(3)]
         )
     rows = [
         {
             "way": name,
-            "ms a clip, one core": round(1000 * one, 2),
+            "ms per clip, one core": round(1000 * one, 2),
             "times the floor": round(one / per_clip["floor"], 2),
         }
         for name, one in per_clip.items()
     ]
-    # The other ways are given a perfect share of every core, and no start.
+    # For the other ways, perfect scaling to all cores is assumed, and no start-up time.
     first, bare, lower = (
         per_clip[name] * len(paths) / cores
-        for name in ("first project (specgram, savefig)", "floor", "floor with its shortcuts")
+        for name in ("original project (specgram, savefig)", "floor", "floor with optimisations")
     )
     keep("images", rows, collection=collection, whole={
         "clips": len(paths), "cores": cores,
-        "seconds, start of the workers included": round(whole, 2),
-        "times faster than the first project's loop": round(first / whole, 1),
+        "seconds, with the start of the workers": round(whole, 2),
+        "times as fast as the original project's loop": round(first / whole, 1),
         "times the floor": round(whole / bare, 2),
-        "times the floor with its shortcuts": round(whole / lower, 2),
+        "times the floor with optimisations": round(whole / lower, 2),
     })  # fmt: skip
-    print(f"{len(paths)} clips: {whole:.1f} s, {first / whole:.0f} times as fast as the first "
-          f"project's loop, {whole / bare:.2f} of the floor")  # fmt: skip
-    plot_bars("images", rows, "ms a clip, one core", "ms a clip, on one core", log=True)
+    print(f"{len(paths)} clips: {whole:.1f} s, {first / whole:.0f} times as fast as the "
+          f"original project's loop, {whole / bare:.2f} of the floor")  # fmt: skip
+    plot_bars("images", rows, "ms per clip, one core", "ms per clip, on one core", log=True)
 
 
 if __name__ == "__main__":

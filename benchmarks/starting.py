@@ -1,6 +1,6 @@
-"""How long until something happens: import, --help, the first answer of a process.
+"""Start-up times: import, --help, the first prediction of a process.
 
-python benchmarks/starting.py MODEL    (a folder that was exported, such as models/resnet34)
+python benchmarks/starting.py MODEL    (an exported folder, such as models/resnet34)
 """
 
 import subprocess
@@ -24,11 +24,11 @@ def main():
 
     python = (sys.executable, "-W", "ignore", "-c")
     ways = {
-        "python itself": run(*python, "pass"),
+        "python alone": run(*python, "pass"),
         "import melgenre": run(*python, "import melgenre"),
         "melgenre --help": run(COMMAND, "--help"),
         "melgenre predict, ONNX Runtime": run(COMMAND, "predict", "--model", model, song),
-        "the same by torch": run(*python, BY_TORCH, model, song),
+        "the same prediction by torch": run(*python, BY_TORCH, model, song),
     }
     seconds = take_turns(ways, rounds=5)
     rows = [{"way": name, "seconds": round(median(turns), 3)} for name, turns in seconds.items()]

@@ -1,32 +1,26 @@
-"""How near does fastai's loop come to the bare loop, and how long is a training?
+"""Speed of `fit` compared with a plain PyTorch loop, and the time of a whole training.
 
-python benchmarks/training.py [--architecture resnet34]    (needs GTZAN's images, or makes some)
+python benchmarks/training.py [--architecture resnet34]
 """
 
 import argparse
 import shutil
-import tempfile
 import time
-from pathlib import Path
 
 import torch
-from bench import keep, median, nothing_kept, plot_bars, take_turns, tracks_with_images
+from bench import empty_features_cache, keep, median, plot_bars, take_turns, tracks_with_images
 from fastai.vision.all import ImageDataLoaders, Resize, accuracy, vision_learner
 from torch.nn.functional import cross_entropy
 
-from melgenre.data.splits import PROTOCOLS, held_out, protocols_for
-from melgenre.evaluation.metrics import evaluate
+from melgenre.data.protocols import apply_protocol, strictest_protocol
+from melgenre.experiments import train_and_evaluate
 from melgenre.networks import get_architecture
-from melgenre.training.cached_features import extract_features, feature_dataloaders, features_cache
+from melgenre.training.cached_features import extract_features, feature_dataloaders
 from melgenre.training.export import export_learner
-from melgenre.training.learner import (
-    RECIPES,
-    describe_training,
-    fit,
-    genre_learner,
-    image_dataloaders,
-    predict_tracks,
-)
+from melgenre.training.learner import fit, genre_learner, image_dataloaders
+from melgenre.training.recipes import RECIPES, Recipe
+
+PARTS = {"train": "train", "test": "valid"}  # by the names of `ImageDataLoaders.from_folder`
 
 
 def main():
@@ -34,31 +28,32 @@ def main():
     parser.add_argument("--architecture", default="resnet34")
     options = parser.parse_args()
     tracks = tracks_with_images()
-    protocol = protocols_for(tracks)[-1]
-    split = PROTOCOLS[protocol](tracks)
+    protocol = strictest_protocol(tracks)
+    split = apply_protocol(tracks, protocol)
 
     rows = [
         *loops("all layers", *all_layers(split, options.architecture)),
         *frozen_body(split, options.architecture),
-        *loops("the head alone", *head_alone(split, options.architecture)),
+        *loops("head alone", *head_alone(split, options.architecture)),
     ]
     collection = str(tracks["collection"].iloc[0])
     keep("training", rows, collection=collection)
-    plot_bars("training", rows, "images a second", "images a second", log=True)
-    keep("training_whole", whole(split, protocol, options.architecture), collection=collection)
+    plot_bars("training", rows, "images per second", "images per second", log=True)
+    times = whole(tracks, split, protocol, options.architecture)
+    keep("training_whole", times, collection=collection)
 
 
-def loops(what, learn, batches, watched):
-    """Images a second of `fit`, and of a bare loop over the same batches in memory."""
-    recipe, device = RECIPES[learn.recipe], learn.dls.device.type
-    epochs = recipe["epochs"] + recipe["freeze_epochs"]
-    model = learn.model[1] if watched[0].ndim == 2 else learn.model
+def loops(what, learn, batches, test_batch):
+    """Images per second of `fit`, and of a plain PyTorch loop over the same batches in memory."""
+    recipe, device = RECIPES[learn.training_run.recipe], learn.dls.device.type
+    epochs = recipe.epochs + recipe.freeze_epochs
+    model = learn.model[1] if test_batch[0].ndim == 2 else learn.model
 
     def forward(x, y):
         with torch.autocast(device, enabled=device == "cuda"):
             return cross_entropy(model(x), y)
 
-    def bare():
+    def plain():
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, 1e-4, fused=True)
         scaler = torch.amp.GradScaler(enabled=device == "cuda")
@@ -71,7 +66,7 @@ def loops(what, learn, batches, watched):
                 optimizer.zero_grad()
             model.eval()
             with torch.no_grad():
-                forward(*watched)
+                forward(*test_batch)
         if device == "cuda":
             torch.cuda.synchronize()
 
@@ -79,108 +74,95 @@ def loops(what, learn, batches, watched):
         with learn.no_bar(), learn.no_logging():
             fit(learn)
 
-    return table(what, fastai, bare, epochs * sum(len(y) for _, y in batches))
+    return table(what, fastai, plain, epochs * sum(len(y) for _, y in batches))
 
 
-def table(what, fastai, bare, images):
-    """Images a second of a way and of the bare one, which take turns."""
-    seconds = take_turns({"fastai": fastai, "bare": bare}, rounds=3)
-    share = median(seconds["bare"]) / median(seconds["fastai"])
+def table(what, fastai, plain, images):
+    """Images per second of both loops, which alternate."""
+    seconds = take_turns({"fastai": fastai, "plain PyTorch": plain}, rounds=3)
+    share = median(seconds["plain PyTorch"]) / median(seconds["fastai"])
     return [
         {
             "loop": f"{what}, {name}",
-            "images a second": round(images / median(turns), 1),
-            "share of the bare loop": round(share if name == "fastai" else 1, 3),
+            "images per second": round(images / median(turns), 1),
+            "share of the plain loop": round(share if name == "fastai" else 1, 3),
         }
         for name, turns in seconds.items()
     ]
 
 
 def frozen_body(split, architecture):
-    """The default recipe's first half: what the frozen body says of each image, once."""
+    """The first half of the default recipe: the features of each image by the frozen body."""
     learn = genre_learner(image_dataloaders(split), architecture)
     some, bs = (split, 32) if torch.cuda.is_available() else (split.head(128), 2)
     body = learn.model[0].to(memory_format=torch.channels_last)
-    batches = [as_network_takes_it((x, x))[0] for (x,) in learn.dls.test_dl(some, bs=bs)]
+    batches = [channels_last((x, x))[0] for (x,) in learn.dls.test_dl(some, bs=bs)]
 
     def fastai():
-        with tempfile.TemporaryDirectory() as nothing_kept:
-            extract_features(learn, some, nothing_kept)
+        with empty_features_cache():
+            extract_features(learn, some)
 
-    def bare():
+    def plain():
         with torch.inference_mode():
             for x in batches:
                 body(x).cpu()
 
     body.eval()
-    return table("frozen body", fastai, bare, len(some))
+    return table("frozen body", fastai, plain, len(some))
 
 
 def all_layers(split, architecture):
-    """A network from scratch, and its batches on the device; few images where there is no GPU."""
+    """An untrained network, and its batches on the device; without a GPU, of few images."""
     on_gpu = torch.cuda.is_available()
-    RECIPES["all layers"] = RECIPES["smoke-test"] | {
-        "freeze_epochs": 0,
-        "epochs": 10 if on_gpu else 1,
-    }
+    RECIPES["all layers"] = Recipe("whole", freeze_epochs=0, epochs=10 if on_gpu else 1)
     if not on_gpu:
         few = split[split["split"] == "train"].head(64)
-        one = split[(split["split"] == "valid") & split["genre"].isin(few["genre"])].head(4)
+        one = split[(split["split"] == "test") & split["genre"].isin(few["genre"])].head(4)
         split = split.loc[[*few.index, *one.index]]
     dls = image_dataloaders(split)
     learn = genre_learner(dls, architecture, "all layers", pretrained=False)
-    batches, (watched,) = list(dls.train), list(dls.valid.new(bs=dls.valid.n))
-    return learn, list(map(as_network_takes_it, batches)), as_network_takes_it(watched)
+    batches, (test_batch,) = list(dls.train), list(dls.valid.new(bs=dls.valid.n))
+    return learn, list(map(channels_last, batches)), channels_last(test_batch)
 
 
-def as_network_takes_it(batch):
+def channels_last(batch):
     x, y = (part.as_subclass(torch.Tensor) for part in batch)
     return x.to(memory_format=torch.channels_last), y
 
 
 def head_alone(split, architecture):
-    """The default recipe: a head that learns from the frozen body's features."""
+    """The default recipe: a head on the features of the frozen body."""
     learn = genre_learner(image_dataloaders(split), architecture)
-    dls = feature_dataloaders(learn, features_cache())
+    dls = feature_dataloaders(learn)
     return learn, list(dls.train), dls.valid.one_batch()
 
 
-def whole(split, protocol, architecture):
-    """Seconds from images to an exported learner, nothing kept; and stock fastai's training."""
+def whole(tracks, split, protocol, architecture):
+    """Seconds from images to an exported learner with an empty cache; and plain fastai's."""
     times = {}
-    with nothing_kept() as folder:
+    with empty_features_cache() as folder:
         started = time.perf_counter()
-        learn = train(split, architecture, "texture")
-        times["default recipe (texture)"] = time.perf_counter() - started
-        predictions = predict_tracks(learn, held_out(split))
-        result = evaluate(predictions, protocol, split=split)
-        export_learner(learn, Path(folder, "model"), describe_training(learn, split), result,
-                       predictions)  # fmt: skip
-        times["default recipe, with figures and export"] = time.perf_counter() - started
+        run = train_and_evaluate(tracks, protocol, architecture, "texture")
+        times["default recipe (texture), with evaluation"] = time.perf_counter() - started
+        export_learner(run, folder / "model")
+        times["default recipe, with evaluation and export"] = time.perf_counter() - started
         started = time.perf_counter()
-        train(split, architecture, "frozen-head")
-        times["ten frozen epochs (frozen-head)"] = time.perf_counter() - started
-        times["ten frozen epochs, stock fastai (one, times ten)"] = 10 * an_epoch_of_stock_fastai(
-            split, architecture, Path(folder)
+        train_and_evaluate(tracks, protocol, architecture, "frozen-head")
+        times["ten frozen epochs (frozen-head), with evaluation"] = time.perf_counter() - started
+        times["ten frozen epochs, plain fastai (one, times ten)"] = 10 * an_epoch_of_plain_fastai(
+            split, architecture, folder
         )
     return [{"training": name, "seconds": round(seconds, 1)} for name, seconds in times.items()]
 
 
-def train(split, architecture, recipe):
-    learn = genre_learner(image_dataloaders(split), architecture, recipe)
-    with learn.no_bar(), learn.no_logging():
-        fit(learn)
-    return learn
-
-
-def an_epoch_of_stock_fastai(split, architecture, folder):
-    """Seconds of one epoch as fastai's first tutorial has it, from the same images."""
-    for track in split[split["split"].isin(["train", "valid"])].itertuples():
-        target = folder / "stock" / track.split / track.genre
+def an_epoch_of_plain_fastai(split, architecture, folder):
+    """Seconds of one epoch as in fastai's first tutorial, on the same images."""
+    for track in split[split["split"].isin(["train", "test"])].itertuples():
+        target = folder / "plain" / PARTS[track.split] / track.genre
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(track.image, target)
     dls = ImageDataLoaders.from_folder(
-        folder / "stock", item_tfms=Resize(224), bs=32, num_workers=0
+        folder / "plain", item_tfms=Resize(224), bs=32, num_workers=0
     )
     learn = vision_learner(dls, get_architecture(architecture), metrics=accuracy)
     started = time.perf_counter()

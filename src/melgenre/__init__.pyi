@@ -47,6 +47,7 @@ from .data.mel_settings import (
     ImageError as ImageError,
     MelSettings as MelSettings,
     check_image as check_image,
+    image_settings as image_settings,
 )
 from .data.metadata import CollectionError as CollectionError
 from .data.protocols import (
@@ -140,6 +141,7 @@ from .notebook import set_up as set_up
 from .training.baselines import (
     LogisticRegression as LogisticRegression,
     NeuralNetwork as NeuralNetwork,
+    gradient_error as gradient_error,
 )
 from .training.export import export_learner as export_learner
 from .training.exported import load_exported as load_exported, load_split as load_split

@@ -307,8 +307,8 @@ class TestShell:
         assert trained.returncode == 0, trained.stderr
         # What was understood, what was skipped, progress, and what the accuracy means.
         assert re.search(r"Jazz +12 +3 +0\n", trained.stdout)
-        assert "3 of 40 tracks skipped" in trained.stdout
-        assert "Jazz/Miles O'Hara/First album/empty.wav: empty file" in trained.stdout
+        assert "3 of 40 tracks skipped" in trained.stderr
+        assert "Jazz/Miles O'Hara/First album/empty.wav: empty file" in trained.stderr
         assert re.search(r"epoch  3: loss .*accuracy of valid \d+", trained.stdout)
         assert "Genres:   Ambient, Drum & Bass, Jazz, Шансон\n" in trained.stdout
         assert re.search(r"Accuracy: .*\(artist-split\); few tracks, so a rough", trained.stdout)

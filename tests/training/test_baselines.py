@@ -1,39 +1,45 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings, strategies as st
-from sklearn.linear_model import LogisticRegression as ScikitLearns
+from sklearn.linear_model import LogisticRegression as ScikitLogisticRegression
 
-from melgenre.training.baselines import LogisticRegression, NeuralNetwork, softmax
+from melgenre.training.baselines import (
+    LogisticRegression,
+    NeuralNetwork,
+    gradient_error,
+    softmax,
+)
 
 
 @settings(max_examples=20)
 @given(st.integers(0, 999), st.sampled_from([LogisticRegression, NeuralNetwork]))
-def test_gradients_are_what_finite_differences_say(seed, model):
+def test_gradients_are_those_of_finite_differences(seed, model):
     rng = np.random.default_rng(seed)
     X, Y = rng.normal(size=(12, 5)), np.eye(3)[rng.integers(3, size=12)]
-    model = model(l2=0.01, seed=seed)
-    parameters = {
-        name: rng.normal(size=value.shape) for name, value in model.init_parameters(5, 3).items()
-    }
-    _, gradients = model.loss_and_gradients(parameters, X, Y)
-    for name, gradient in gradients.items():
-        place = tuple(rng.integers(size) for size in gradient.shape)
-        step = np.zeros_like(gradient)
-        step[place] = 1e-5
-        up, down = (
-            model.loss_and_gradients({**parameters, name: parameters[name] + sign * step}, X, Y)[0]
-            for sign in (1, -1)
-        )
-        assert gradient[place] == pytest.approx((up - down) / 2e-5, abs=1e-7)
+    options = {"n_hidden": 4} if model is NeuralNetwork else {}
+    assert gradient_error(model(l2=0.01, seed=seed, **options), X, Y) < 1e-7
+
+
+class Halved(NeuralNetwork):
+    """A network with a mistake in one of its gradients."""
+
+    def loss_and_gradients(self, parameters, X, Y):
+        loss, gradients = super().loss_and_gradients(parameters, X, Y)
+        return loss, {**gradients, "b1": gradients["b1"] / 2}
+
+
+def test_a_wrong_gradient_is_found():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(12, 5)), np.eye(3)[rng.integers(3, size=12)]
+    assert gradient_error(Halved(4), X, Y) > 1e-3
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 999), st.floats(-1e3, 1e3))
-def test_softmax_gives_probabilities_that_a_shift_leaves_alone(seed, shift):
-    scores = np.random.default_rng(seed).normal(0, 50, (7, 4))
-    probabilities = softmax(scores)
+def test_softmax_gives_probabilities_that_do_not_depend_on_a_shift(seed, shift):
+    logits = np.random.default_rng(seed).normal(0, 50, (7, 4))
+    probabilities = softmax(logits)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    np.testing.assert_allclose(probabilities, softmax(scores + shift), atol=1e-9)
+    np.testing.assert_allclose(probabilities, softmax(logits + shift), atol=1e-9)
 
 
 def three_clouds(seed=0):
@@ -44,27 +50,27 @@ def three_clouds(seed=0):
     return X, y
 
 
-def test_logistic_regression_finds_what_scikit_learn_finds():
+def test_logistic_regression_has_the_same_solution_as_scikit_learns():
     X, y = three_clouds()
-    ours = LogisticRegression(l2=1e-3, steps=3000).fit(X, y)
+    ours = LogisticRegression(l2=1e-3, n_iter=3000).fit(X, y)
     standardised = (X - X.mean(axis=0)) / X.std(axis=0)
     # scikit-learn sums the losses and halves the penalty.
-    theirs = ScikitLearns(C=1 / (2 * 1e-3 * len(X)), tol=1e-8).fit(standardised, y)
+    theirs = ScikitLogisticRegression(C=1 / (2 * 1e-3 * len(X)), tol=1e-8).fit(standardised, y)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(standardised), atol=1e-3)
 
 
-def test_a_network_learns_what_no_line_divides():
+def test_a_network_learns_classes_that_no_line_separates():
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (400, 2))
     y = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
     assert (LogisticRegression().fit(X, y).predict(X) == y).mean() < 0.7
-    network = NeuralNetwork(16, l2=1e-5, steps=2000).fit(X, y)
+    network = NeuralNetwork(16, l2=1e-5, n_iter=2000).fit(X, y)
     assert (network.predict(X) == y).mean() > 0.95
     assert network.losses_[-1] < network.losses_[0]
 
 
 def test_the_same_seed_gives_the_same_network():
     X, y = three_clouds()
-    one, two, other = (NeuralNetwork(8, steps=20, seed=seed).fit(X, y) for seed in (1, 1, 2))
+    one, two, other = (NeuralNetwork(8, n_iter=20, seed=seed).fit(X, y) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
     assert not np.array_equal(one.predict_proba(X), other.predict_proba(X))

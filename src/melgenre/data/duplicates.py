@@ -1,38 +1,43 @@
-"""The same recording twice, found by its images.
+"""Near-duplicates: the same recording twice, found by correlating its images.
 
-GTZAN holds recordings more than once, under two names, in two genres, or in another encoding.
-Two images of one recording rise and fall together in every mel band; two recordings do not.
+GTZAN contains some recordings more than once: under two names, in two genres, or in another
+encoding (Sturm, "The GTZAN dataset", 2013). The spectrograms of one recording correlate; those of
+two recordings do not.
 """
+
+from __future__ import annotations
 
 import joblib
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-SAME = 0.78
-"""Correlation from which two images are one recording.
+DUPLICATE_CORRELATION = 0.78
+"""Correlation above which two images are the same recording.
 
-Of GTZAN's half a million pairs of clips 37 reach 0.83, the next one 0.72.
+Of GTZAN's half a million pairs of clips, 37 reach 0.83, the next one 0.72.
 """
-_BANDS, _COLUMNS, _AT_ONCE = 32, 129, 1000
+_BANDS, _COLUMNS, _ROWS_PER_BLOCK = 32, 129, 1000
 
 
-def find_duplicates(tracks):
-    """Name the recording of each track: tracks of the same name sound the same.
+def find_duplicates(tracks: pd.DataFrame) -> pd.DataFrame:
+    """Give tracks of the same recording the same `recording_id`.
 
-    Finds repetitions in another encoding or genre, if they start within some tenths of a second
-    of each other; another excerpt of the same song is not found.
+    Duplicates in another encoding or another genre are found if they start within some tenths of a
+    second of each other. Another excerpt of the same song is not found.
 
     Parameters
     ----------
-    tracks : pd.DataFrame
+    tracks
         With `track_id` and `image`.
 
     Returns
     -------
     pd.DataFrame
-        The tracks with the column `recording_id`: the first `track_id` that sounds the same.
+        The tracks with the column `recording_id`: the `track_id` of the first track of the
+        recording.
     """
     ids = tracks["track_id"].to_numpy()
     prints = joblib.Parallel(n_jobs=2, prefer="threads")(
@@ -40,8 +45,9 @@ def find_duplicates(tracks):
     )
     prints = np.stack(prints)
     pairs = []
-    for start in range(0, len(prints), _AT_ONCE):  # a whole table of all pairs may be too large
-        rows, columns = np.nonzero(prints[start : start + _AT_ONCE] @ prints.T > SAME)
+    for start in range(0, len(prints), _ROWS_PER_BLOCK):  # all pairs at once may not fit in memory
+        block = prints[start : start + _ROWS_PER_BLOCK] @ prints.T
+        rows, columns = np.nonzero(block > DUPLICATE_CORRELATION)
         pairs.append(np.stack([rows + start, columns]))
     rows, columns = np.concatenate(pairs, axis=1)
     same = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(ids), len(ids)))
@@ -51,7 +57,7 @@ def find_duplicates(tracks):
 
 
 def _fingerprint(image):
-    """An image made smaller, each band less its mean [shape=(bands * columns,)], of length 1."""
+    """A reduced image without the mean of each band [shape=(bands * columns,)], of norm 1."""
     with Image.open(image) as opened:
         small = np.asarray(
             opened.resize((_COLUMNS, _BANDS), Image.Resampling.BOX), dtype=np.float32

@@ -1,14 +1,16 @@
-"""What an image of music is made with, and what it must be: settings, bounds, checks.
+"""The settings of a mel-spectrogram image: their bounds, their file, and the check of an image.
 
-An image of 128 mel bands by 387 columns has the pixel count of the 224 x 224 images that
-ImageNet networks were trained on, so a network sees all of a 30 s clip, neither resized nor
-squeezed.
+An image of 128 mel bands by 387 columns has the pixel count of the 224 x 224 images that ImageNet
+networks were trained on, so a network receives a whole 30 s clip, neither resized nor squeezed.
 """
+
+from __future__ import annotations
 
 import json
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import MelgenreError
 from ..files import atomic_write, read_json
@@ -17,37 +19,50 @@ from .audio import SAMPLE_RATE
 
 SETTINGS_FILE = "mel_settings.json"
 BOUNDS = {
-    "sample_rate": (int, 1000, 768_000), "n_fft": (int, 16, 65_536),
-    "hop_length": (int, 1, 2**20), "n_mels": (int, 1, 1024), "top_db": (float, 0.001, 1000),
+    "sample_rate": (int, 1000, 768_000),
+    "n_fft": (int, 16, 65_536),
+    "hop_length": (int, 1, 2**20),
+    "n_mels": (int, 1, 1024),
+    "top_db": (float, 0.001, 1000),
     "duration": (float, 0.1, 600),
-}  # fmt: skip
-"""Type, least and greatest value of what a file may set."""
-MOST_SAMPLES = 2**26  # of an image's sound: 25 minutes at 44.1 kHz take 270 MB
-MOST_COLUMNS, MOST_PIXELS = 2**16, 2**24  # of an image
-MOST_POINTS = 2**27  # of an image's Fourier transforms: they take seconds
-MOST_WEIGHTS = 2**22  # of the mel filters
+}
+"""Type, minimum and maximum of each setting."""
+MAX_SAMPLES = 2**26  # per image: 25 minutes at 44.1 kHz take 270 MB
+MAX_COLUMNS, MAX_PIXELS = 2**16, 2**24  # per image
+MAX_POINTS = 2**27  # of the Fourier transforms of an image: they take seconds
+MAX_WEIGHTS = 2**22  # of the mel filters
 
 
 class ImageError(MelgenreError, ValueError):
-    """An image that does not fit the settings; the message says which and what to do."""
+    """An image that does not fit its settings, or settings that no image can have."""
 
 
 @dataclass(frozen=True)
 class MelSettings:
-    """What defines an image; saved beside every set of images and inside every model.
+    """How an image is made; saved beside every set of images and inside every model.
+
+    Settings are chosen where images are made (`melgenre.extract_melspectrograms`). Later steps
+    read them from the images (`image_settings`) or from the model.
 
     Attributes
     ----------
-    sample_rate : int
+    sample_rate
         In Hz.
-    n_fft, hop_length : int
+    n_fft, hop_length
         Window of the Fourier transform and step between two columns, in samples.
-    n_mels : int
-        Number of mel bands: the image's height.
-    top_db : float
-        Depth of the image: dB between its white and its black.
-    duration : float
+    n_mels
+        Number of mel bands: the height of the image.
+    top_db
+        Range of the image in dB, from black to white.
+    duration
         Seconds of sound in one image.
+
+    Examples
+    --------
+    >>> MelSettings().n_mels, MelSettings().columns
+    (128, 387)
+    >>> MelSettings(hop_length=512).columns
+    1292
     """
 
     sample_rate: int = SAMPLE_RATE
@@ -58,44 +73,78 @@ class MelSettings:
     duration: float = 30.0
 
     @property
-    def samples(self):
+    def samples(self) -> int:
         """Number of samples in one image."""
         return round(self.duration * self.sample_rate)
 
     @property
-    def columns(self):
+    def columns(self) -> int:
         """Width of an image: its number of frames."""
         return 1 + self.samples // self.hop_length
 
-    def check_same(self, other, where):
-        """Raise `ImageError` if the images of `where` were made with other settings."""
-        mine, theirs = asdict(self), asdict(other)
-        differing = [
-            f"{k} {theirs[k]:g} there, {mine[k]:g} here" for k in mine if mine[k] != theirs[k]
-        ]
+    def check_same(self, other: MelSettings, where: str) -> None:
+        """Raise `ImageError` if `other`, the settings of the images in `where`, differ."""
+        differing = ", ".join(
+            f"{name} is {theirs:g} there and {ours:g} here"
+            for name, ours, theirs in _differences(self, other)
+        )
         if differing:
             raise ImageError(
-                f"{where} was made with other settings ({'; '.join(differing)}). Make its images "
-                "again in another folder, or use the settings they were made with."
+                f"{where} was made with other settings ({differing}). Make its images again in "
+                "another folder, or use the settings they were made with."
             )
 
 
-def checked_settings(values):
-    """The settings that a file describes.
+def _differences(settings, other):
+    """Name and both values of each setting that differs."""
+    ours, theirs = asdict(settings), asdict(other)
+    return [(name, ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]]
+
+
+SHORT_NAMES = {
+    "sample_rate": "rate",
+    "n_fft": "fft",
+    "hop_length": "hop",
+    "n_mels": "mel",
+    "top_db": "db",
+    "duration": "seconds",
+}
+
+
+def settings_suffix(settings: MelSettings) -> str:
+    """The end of a folder's name for images of these settings; empty for the defaults.
+
+    Examples
+    --------
+    >>> settings_suffix(MelSettings(n_mels=96, hop_length=512))
+    '-hop512-mel96'
+    >>> settings_suffix(MelSettings())
+    ''
+    """
+    changed = _differences(settings, MelSettings())
+    return "".join(f"-{SHORT_NAMES[name]}{value:.10g}" for name, value, _ in changed)
+
+
+def checked_settings(values: dict[str, Any]) -> MelSettings:
+    """The settings of a file or of a user, after a check.
 
     Parameters
     ----------
-    values : dict
-        As `save_settings` writes it.
-
-    Returns
-    -------
-    MelSettings
+    values
+        As `save_settings` writes them; the defaults for those that are missing.
 
     Raises
     ------
     ImageError
-        If a value is no number, or so large that memory would not suffice.
+        If a name is unknown, a value is no number, or an image would be too large for memory.
+
+    Examples
+    --------
+    >>> checked_settings({"n_mels": 96}).n_mels
+    96
+    >>> checked_settings({"n_mels": 0})
+    Traceback (most recent call last):
+    melgenre.data.mel_settings.ImageError: n_mels must be a whole number between 1 and 1,024
     """
     unknown = set(values) - set(BOUNDS)
     if unknown:
@@ -111,25 +160,31 @@ def checked_settings(values):
     if settings.hop_length > 16 * settings.n_fft:
         raise ImageError("hop_length must be at most 16 times n_fft")
     for what, size, most in (
-        ("samples", settings.samples, MOST_SAMPLES),
-        ("columns", settings.columns, MOST_COLUMNS),
-        ("pixels", settings.n_mels * settings.columns, MOST_PIXELS),
-        ("points of Fourier transforms", settings.columns * settings.n_fft, MOST_POINTS),
-        ("weights in the mel filters", settings.n_mels * (settings.n_fft // 2 + 1), MOST_WEIGHTS),
+        ("samples", settings.samples, MAX_SAMPLES),
+        ("columns", settings.columns, MAX_COLUMNS),
+        ("pixels", settings.n_mels * settings.columns, MAX_PIXELS),
+        ("points of Fourier transforms", settings.columns * settings.n_fft, MAX_POINTS),
+        ("weights in the mel filters", settings.n_mels * (settings.n_fft // 2 + 1), MAX_WEIGHTS),
     ):
         if size > most:
             raise ImageError(f"{size:,} {what} are too many; at most {most:,} are possible")
     return settings
 
 
-def save_settings(settings, folder):
+def save_settings(settings: MelSettings, folder: str | Path) -> None:
     """Write the settings beside the images in `folder`."""
     with atomic_write(Path(folder, SETTINGS_FILE)) as part:
         part.write_text(json.dumps(asdict(settings), indent=2) + "\n")
 
 
-def load_settings(folder):
-    """Settings saved in a folder of images, or None where there are none."""
+def load_settings(folder: str | Path) -> MelSettings | None:
+    """The settings saved in a folder of images, or None if there are none.
+
+    Raises
+    ------
+    ImageError
+        If their file is damaged.
+    """
     file = Path(folder, SETTINGS_FILE)
     try:
         return checked_settings(read_json(file))
@@ -143,37 +198,43 @@ def load_settings(folder):
 
 
 def image_settings(image: str | Path) -> MelSettings:
-    """Settings of an image: those saved beside its genre's folder, else the defaults.
+    """The settings saved beside an image's genre folder; the defaults if there are none.
 
-    Between the image and that folder may be the folders of an artist and an album.
+    The image can be in folders of an artist and an album inside the genre's folder.
+
+    Raises
+    ------
+    ImageError
+        If the file of settings is damaged.
     """
-    saved = next(filter(None, map(load_settings, Path(image).parents[1:4])), None)
-    return saved or MelSettings()
+    return next(filter(None, map(load_settings, Path(image).parents[1:4])), MelSettings())
 
 
-def check_image(path, settings=MelSettings()):
-    """Raise `ImageError` unless the file is an image of these settings.
+def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
+    """Raise `ImageError` unless the file is an image of its settings.
 
-    The settings saved beside its genre's folder must be the same, where there are some; between
-    the two may lie the folders of an artist and an album. Of the image only the header is read:
-    8-bit grey, `n_mels` high, `columns` wide.
+    Only the header of the file is read. The image must be 8-bit grey, `n_mels` high and `columns`
+    wide.
+
+    Parameters
+    ----------
+    settings
+        Those that the image must have been made with. None: those that are saved beside it.
     """
     from PIL import Image
 
-    path = Path(path)
-    saved = next(filter(None, map(load_settings, path.parents[1:4])), None)
-    if saved is not None:
-        settings.check_same(saved, printable(path.name))
-    name = printable(path.name)
+    saved, name = image_settings(path), printable(Path(path).name)
+    if settings is not None:
+        settings.check_same(saved, name)
     try:
-        # What Pillow warns of, a size that is too large, is told below.
+        # Pillow warns of images that are very large; their size is checked below.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
             found = (image.mode, image.width, image.height)
-    except Exception as error:  # a damaged file brings about errors of any kind
+    except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise ImageError(f"{name}: not readable as an image. Make it again.") from error
-    if found != ("L", settings.columns, settings.n_mels):
+    if found != ("L", saved.columns, saved.n_mels):
         raise ImageError(
-            f"{name}: {found[1]} x {found[2]} pixels of mode {found[0]}, where these settings "
-            f"give {settings.columns} x {settings.n_mels} of mode L (8-bit grey). It was made with "
-            "other settings: make it again from its sound."
+            f"{name}: {found[1]} x {found[2]} pixels of mode {found[0]}, but its settings give "
+            f"{saved.columns} x {saved.n_mels} of mode L (8-bit grey). It was made with other "
+            "settings: make it again from its sound."
         )

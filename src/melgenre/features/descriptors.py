@@ -1,8 +1,10 @@
-"""Samples -> the 28 descriptors: a clip in 28 numbers, as it was done before deep learning.
+"""Samples -> 28 descriptors, the hand-made features used before deep learning.
 
-The descriptors are those of the first project: tempo and number of beats, the means over a clip's
-frames of six of librosa's features, and the means of twenty MFCCs.
+The descriptors are tempo and number of beats, the means over a clip's frames of six of librosa's
+features, and the means of twenty MFCCs.
 """
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
@@ -14,35 +16,41 @@ import pandas as pd
 from ..data.audio import SAMPLE_RATE, AudioError, load_audio
 from ..errors import MelgenreError
 from ..parallel import parallel_map
-from ..text import names_below
+from .skipped import report_skipped
 
 DESCRIPTORS = (
-    ("tempo", "beats", "chroma_stft", "rmse", "spectral_centroid", "spectral_bandwidth")
-    + ("rolloff", "zero_crossing_rate")
-    + tuple(f"mfcc{i}" for i in range(1, 21))
+    *("tempo", "beats", "chroma_stft", "rmse", "spectral_centroid", "spectral_bandwidth"),
+    *("rolloff", "zero_crossing_rate"),
+    *(f"mfcc{i}" for i in range(1, 21)),
 )
-"""Names of the 28 descriptors, in the first project's order and spelling."""
+"""Names of the 28 descriptors, in the order and spelling of the table `features_28.csv`."""
 
 
 class DescriptorError(MelgenreError, ValueError):
     """A table of descriptors that cannot be used; the message says why."""
 
 
-def clip_descriptors(y, sample_rate=SAMPLE_RATE):
-    """The 28 descriptors of a clip, by librosa's features at their defaults.
+def clip_descriptors(y: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """The 28 descriptors of a clip, by librosa's features with their defaults.
 
     Parameters
     ----------
     y : np.ndarray [shape=(n,)]
         Samples.
-    sample_rate : int
-        Their rate in Hz.
+    sample_rate
+        In Hz.
 
     Returns
     -------
     np.ndarray [shape=(28,)]
-        In the order of `DESCRIPTORS`: tempo in beats a minute, beats as a count, centroid,
-        bandwidth and rolloff in Hz, crossings as a share of the samples.
+        In the order of `DESCRIPTORS`: tempo in beats per minute, number of beats, centroid,
+        bandwidth and rolloff in Hz, zero crossings per sample.
+
+    Examples
+    --------
+    >>> tone = np.sin(2 * np.pi * 440 * np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE)
+    >>> dict(zip(DESCRIPTORS, clip_descriptors(tone)))["zero_crossing_rate"].round(2)
+    np.float64(0.04)
     """
     magnitude = np.abs(librosa.stft(y))
     tempo, beats = librosa.beat.beat_track(y=y, sr=sample_rate)
@@ -58,22 +66,22 @@ def clip_descriptors(y, sample_rate=SAMPLE_RATE):
     return np.hstack([np.ravel(tempo)[0], len(beats), [f.mean() for f in frames], mfcc])
 
 
-def compute_descriptors(tracks, *, progress=True):
+def compute_descriptors(tracks: pd.DataFrame, *, progress: bool = True) -> pd.DataFrame:
     """The 28 descriptors of every track that has sound, on all cores.
-
-    Tracks without sound are left out; what cannot be read is skipped, and listed at the end.
 
     Parameters
     ----------
-    tracks : pd.DataFrame
-        With `path`.
-    progress : bool
+    tracks
+        With `path`; tracks without sound are left out.
+    progress
         Show a progress bar.
 
     Returns
     -------
     pd.DataFrame
-        The tracks with a column for each of `DESCRIPTORS`.
+        The tracks with one column for each of `DESCRIPTORS`. Tracks that cannot be read are
+        skipped: `attrs["skipped"]` is a list of (name, reason), and one `MelgenreWarning` names
+        them.
 
     Raises
     ------
@@ -84,34 +92,32 @@ def compute_descriptors(tracks, *, progress=True):
     warm_up_numba_cache()
     # Workers may have another working directory.
     calls = [(os.path.abspath(path),) for path in tracks["path"]]
-    done = parallel_map(_describe, calls, desc="descriptors", unit=" clips", progress=progress)
-    named = names_below(tracks["path"].tolist())
-    described = list(done)
-    broken = [f"{name}: {one}" for name, one in zip(named, described, strict=True)
-              if isinstance(one, str)]  # fmt: skip
-    if broken:
-        print(f"{len(broken)} of {len(tracks)} tracks skipped:", *broken, sep="\n  ")
-    readable = [not isinstance(one, str) for one in described]
+    done = list(
+        parallel_map(_describe, calls, desc="descriptors", unit=" clips", progress=progress)
+    )
+    readable = [not isinstance(one, str) for one in done]
     if not any(readable):
         raise AudioError("No track with sound that can be read: there is nothing to describe.")
-    columns = pd.DataFrame(
-        [one for one in described if not isinstance(one, str)], columns=DESCRIPTORS
-    )
-    tracks = tracks[readable].drop(columns=list(DESCRIPTORS), errors="ignore")
-    return pd.concat([tracks.reset_index(drop=True), columns], axis=1)
+    columns = pd.DataFrame([one for one in done if not isinstance(one, str)], columns=DESCRIPTORS)
+    kept = tracks[readable].drop(columns=list(DESCRIPTORS), errors="ignore")
+    described = pd.concat([kept.reset_index(drop=True), columns], axis=1)
+    names = names_below(tracks["path"].tolist())
+    skipped = [(name, one) for name, one in zip(names, done, strict=True) if isinstance(one, str)]
+    report_skipped(described, skipped, len(tracks))
+    return described
 
 
-def warm_up_numba_cache():
-    """Have librosa's functions in numba's cache before several processes look for them there.
+def warm_up_numba_cache() -> None:
+    """Fill numba's cache with librosa's functions before several processes use it.
 
-    Processes that fill the cache side by side can leave a kernel of the one beside a wrapper of
-    the other, and from then on every process crashes (numba issue 10128). Up to 0.11 librosa
-    compiles where it is imported, from 1.0 on where it is first called: so it is called.
+    Processes that fill the cache at the same time can leave a kernel of one process beside a
+    wrapper of another; after that every process crashes (numba issue 10128). librosa up to 0.11
+    compiles when it is imported, from 1.0 on when a function is first called.
     """
     seconds = np.arange(5 * SAMPLE_RATE, dtype=np.float32) / SAMPLE_RATE
     tone = np.sin(2 * np.pi * 220 * seconds)
     clip_descriptors(tone)
-    clip_descriptors(tone * (seconds % 0.5 < 0.1))  # what has a beat goes other ways
+    clip_descriptors(tone * (seconds % 0.5 < 0.1))  # with beats: other functions of the tracker
 
 
 def _describe(path):
@@ -120,29 +126,29 @@ def _describe(path):
         return clip_descriptors(load_audio(path))
     except AudioError as error:
         return error.reason
-    except Exception as error:  # one recording never ends a folder
+    except Exception as error:  # librosa fails in many ways, and one file must not end the run
         return f"cannot be described ({type(error).__name__}). Convert it to wav."
 
 
-def load_descriptors(file, tracks):
-    """Descriptors that were extracted earlier, for the tracks they belong to.
+def load_descriptors(file: str | Path, tracks: pd.DataFrame) -> pd.DataFrame:
+    """Descriptors of a table that was made earlier, joined to their tracks.
 
     Parameters
     ----------
-    file : str or Path
+    file
         A CSV with `filename` (`blues.00000.au`) or `track_id`, and `DESCRIPTORS`.
-    tracks : pd.DataFrame
+    tracks
         With `track_id`.
 
     Returns
     -------
     pd.DataFrame
-        The tracks that the file describes, with a column for each of `DESCRIPTORS`.
+        The tracks that are in the file, with one column for each of `DESCRIPTORS`.
 
     Raises
     ------
     DescriptorError
-        If a descriptor is missing, or the file describes none of the tracks.
+        If a descriptor is missing, or none of the tracks is in the file.
     """
     table = pd.read_csv(file)
     if "track_id" not in table and "filename" in table:
@@ -150,30 +156,26 @@ def load_descriptors(file, tracks):
     missing = [name for name in ("track_id", *DESCRIPTORS) if name not in table]
     if missing:
         raise DescriptorError(
-            f"{file} has no column {', '.join(missing)}: extract the descriptors anew."
+            f"{file} has no column {', '.join(missing)}: compute the descriptors again."
         )
     described = tracks.merge(table[["track_id", *DESCRIPTORS]], on="track_id")
     if described.empty:
         raise DescriptorError(
-            f"{file} describes none of these {len(tracks)} tracks: extract them anew."
+            f"{file} has none of these {len(tracks)} tracks: compute the descriptors again."
         )
     return described
 
 
-def find_descriptors(tracks):
-    """A `features_28.csv` that lies beside the collection's folders; None where there is none.
+def find_descriptors(tracks: pd.DataFrame) -> Path | None:
+    """The file `features_28.csv` beside the collection's folders; None if there is none.
 
     Parameters
     ----------
-    tracks : pd.DataFrame
-        With `path` or `image`.
-
-    Returns
-    -------
-    Path or None
+    tracks
+        With `path` and `image`.
     """
-    named = pd.concat([tracks["path"], tracks["image"]]).dropna().head(1)
-    for file in named:
+    first = pd.concat([tracks["path"], tracks["image"]]).dropna().head(1)
+    for file in first:
         for folder in list(Path(file).parents)[:4]:
             if (folder / "features_28.csv").exists():
                 return folder / "features_28.csv"

@@ -1,7 +1,10 @@
-"""An exported model -> a learner for genres of your own, which starts from what the model knows."""
+"""Transfer learning: a learner for other genres, initialised from an exported model."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors
 from safetensors.torch import load
@@ -11,39 +14,43 @@ from ..inference.model_folder import WEIGHTS, ModelError, damaged_model, read_ch
 from .learner import genre_learner
 from .recipes import RECIPES
 
+if TYPE_CHECKING:
+    from fastai.vision.all import DataLoaders, Learner
 
-def transfer_learner(dls, folder, *, seed=0):
-    """A learner that starts from an exported model's weights instead of ImageNet's.
 
-    Everything is taken over but the last layer; of that, the part of each genre that the model
-    knows by the same name.
+def transfer_learner(dls: DataLoaders, folder: str | Path, *, seed: int = 0) -> Learner:
+    """A learner with the weights of an exported model in place of ImageNet's.
+
+    All layers but the last keep the model's weights. In the last layer, the weights of genres that
+    the model has under the same name are kept; those of other genres are new.
 
     Parameters
     ----------
-    dls : fastai.data.core.DataLoaders
-        Of `melgenre.training.learner.image_dataloaders`, with images as the model knows them.
-    folder : str or Path
-        Of `melgenre.training.export.export_learner`.
-    seed : int
-        Of the new genres' first weights and the order of the images.
+    dls
+        Made by `melgenre.training.learner.image_dataloaders`, from images with the settings of the
+        model's.
+    folder
+        Written by `melgenre.training.export.export_learner`.
+    seed
+        Of the initial weights of new genres and the order of the images.
 
     Returns
     -------
     fastai.learner.Learner
-        As `melgenre.training.learner.genre_learner` gives it, for `fit` by the model's own recipe.
+        As made by `melgenre.training.learner.genre_learner`; `fit` trains it by the model's recipe.
 
     Raises
     ------
     ModelError
-        If the model is missing or damaged, or its recipe is unknown here.
+        If the model is missing or damaged, or its recipe is unknown.
     """
     folder = Path(folder)
     config = read_config(folder)
     training = config["training"]
     if training.get("recipe") not in RECIPES:
         raise ModelError(
-            f"{folder.name} was trained by a recipe {training.get('recipe')!r} that is unknown "
-            f"here. Start from a model of one of these: {', '.join(RECIPES)}."
+            f"{folder.name} was trained by a recipe {training.get('recipe')!r} that is unknown. "
+            f"Use a model that was trained by one of these: {', '.join(RECIPES)}."
         )
     learn = genre_learner(
         dls, config["architecture"], training["recipe"], pretrained=False, seed=seed
@@ -55,7 +62,7 @@ def transfer_learner(dls, folder, *, seed=0):
         learn.model.load_state_dict(_load_matching_weights(learn, load(weights), config["genres"]))
     except (OSError, safetensors.SafetensorError, RuntimeError, KeyError) as error:
         raise damaged_model(folder, error) from error
-    learn.train_bn = False  # as with a body from ImageNet: its batch norms stay as they are
+    learn.train_bn = False  # as with ImageNet weights: the statistics of batch norms are kept
     learn.freeze()
     weights = (
         f"{training['weights']}, then {training['train_tracks']} tracks of {training['collection']}"
@@ -64,13 +71,13 @@ def transfer_learner(dls, folder, *, seed=0):
     return learn
 
 
-def _load_matching_weights(learn, weights, known):
-    """The model's weights; in the last layer, those of genres it does not know stay new."""
+def _load_matching_weights(learn, weights, genres):
+    """The model's weights; in the last layer, those of genres that it does not have stay new."""
     last = list(learn.model.state_dict())[-1].rpartition(".")[0]
     for name, new in learn.model.state_dict().items():
         if name.startswith(f"{last}."):
             old, weights[name] = weights[name], new.cpu().clone()
             for row, genre in enumerate(learn.dls.vocab):
-                if genre in known:
-                    weights[name][row] = old[known.index(genre)]
+                if genre in genres:
+                    weights[name][row] = old[genres.index(genre)]
     return weights
