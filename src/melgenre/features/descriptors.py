@@ -16,6 +16,7 @@ import pandas as pd
 from ..data.audio import SAMPLE_RATE, AudioError, load_audio
 from ..errors import MelgenreError
 from ..parallel import parallel_map
+from ..text import names_below
 from .skipped import report_skipped
 
 DESCRIPTORS = (

@@ -71,7 +71,7 @@ def load_exported(
             ) from error
     learn.dls.to(torch.device(device))
     learn.model.to(device)
-    learn.run = _run_of(config)
+    learn.training_run = _run_of(config)
     return learn, config
 
 
