@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import run_of
 from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate
@@ -20,7 +21,8 @@ from melgenre.networks import (
     build_network,
     head_with_ood_score,
 )
-from melgenre.training.export import export_learner, load_exported
+from melgenre.training.export import export_learner
+from melgenre.training.exported import load_exported
 from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
 
 
@@ -129,9 +131,7 @@ def test_a_network_of_timm_is_trained_exported_and_loaded_with_textures(images, 
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     learn = genre_learner(image_dataloaders(few), "resnet10t", "texture", pretrained=False)
     predictions = predict_tracks(learn, held_out(few))
-    result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
-    training = {"weights": learn.weights}
-    folder = export_learner(learn, tmp_path / "timm", training, result, predictions)
+    folder = export_learner(run_of(learn, predictions), tmp_path / "timm")
     pickled = predict_tracks(load_exported(folder)[0], predictions[list(few)])
     pixels = [np.asarray(Image.open(file)) for file in predictions["image"]]
     for backend in ("torch", "onnx"):
