@@ -225,6 +225,13 @@ class TestShell:
         assert (bad.returncode, bad.stdout) == (1, "")
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("mel", ["bands=64", "n_mels", "n_mels=many", "n_mels=0"])
+    def test_an_unknown_image_setting_gets_a_sentence(self, mel, tmp_path):
+        ran = self.run("extract", "music", "images", "--mel", mel, cwd=tmp_path)
+        assert ran.returncode == 1
+        assert "n_mels" in ran.stderr
+        assert "Traceback" not in ran.stderr
+
     def test_mistakes_are_reported_in_a_sentence(self, exported, songs, tmp_path):
         for arguments, sentence in [
             (("predict", songs / "a.wav", "--model", tmp_path / "none"), "No exported model in"),
@@ -267,14 +274,19 @@ class TestShell:
                 t = np.arange(5 * 22050) / 22050
                 y = 0.3 * np.sin(2 * np.pi * (pitch + 7 * number) * t)
                 soundfile.write(file, y * (1 + np.sin(2 * np.pi * (2 + number) * t)) / 2, 22050)
-        made = self.run("extract", "music", "images", "-q", cwd=tmp_path)
+        mel = ("--mel", "n_mels=64", "--mel", "hop_length=3000")
+        made = self.run("extract", "music", "images", "-q", *mel, cwd=tmp_path)
         assert made.stdout == "12 of 12 songs have an image in images.\n"
         assert len(list((tmp_path / "images").rglob("*.png"))) == 12
         trained = self.run("train", "music", "--recipe", "smoke-test", "--architecture", "resnet18",
-                           "--out", "mine", "-q", cwd=tmp_path)  # fmt: skip
+                           "--out", "mine", "-q", *mel, cwd=tmp_path)  # fmt: skip
         assert trained.returncode == 0, trained.stderr
-        (warning,) = trained.stderr.splitlines()  # and none of torch
-        assert warning.startswith("Fewer than 10 songs of high (6), low (6): too few")
+        few, unfiltered = trained.stderr.splitlines()  # and no warning of torch
+        assert few.startswith("Fewer than 10 songs of high (6), low (6): too few")
+        assert unfiltered.startswith("These tracks have no artist-filtered split. No track has an")
+        config = json.loads((tmp_path / "mine" / "config.json").read_text())
+        assert config["mel_settings"] == config["training"]["mel_settings"]
+        assert (config["mel_settings"]["n_mels"], config["mel_settings"]["hop_length"]) == (64, 3000)
         assert "Exported to mine" in trained.stdout
         predicted = self.run("predict", "music", "--model", "mine", "--csv", "g.csv", cwd=tmp_path)
         assert predicted.returncode == 0, predicted.stderr
@@ -309,9 +321,9 @@ class TestShell:
         assert re.search(r"Jazz +12 +3 +0\n", trained.stdout)
         assert "3 of 40 tracks skipped" in trained.stderr
         assert "Jazz/Miles O'Hara/First album/empty.wav: empty file" in trained.stderr
-        assert re.search(r"epoch  3: loss .*accuracy of valid \d+", trained.stdout)
+        assert re.search(r"epoch  3: training loss .*, validation loss .*, accuracy \d+", trained.stdout)
         assert "Genres:   Ambient, Drum & Bass, Jazz, Шансон\n" in trained.stdout
-        assert re.search(r"Accuracy: .*\(artist-split\); few tracks, so a rough", trained.stdout)
+        assert re.search(r"Accuracy: .*\(artist-split\); few tracks, so only a rough", trained.stdout)
         assert "No artist is on both sides" in trained.stdout
         # The split is stored: no artist is on two sides, and no unreadable song on any.
         split = pd.read_csv(tmp_path / "mine" / "split.csv")

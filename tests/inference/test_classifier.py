@@ -305,7 +305,7 @@ def test_a_saved_copy_is_the_model_without_its_pickle(classifier, tmp_path, imag
 def test_the_model_card_has_the_result_of_the_run(exported, classifier):
     card = (exported / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: melgenre\n")
-    for text in ("**50.0 %**, 95 % interval 30.0 to 70.0", "artist-split", "must\nnot be used",
+    for text in ("**50.0 %**, 95 % interval 30.0 to 70.0", "artist-split", "It must not be used",
                  "none (from scratch)", *classifier.genres):  # fmt: skip
         assert text in card
 
@@ -480,7 +480,7 @@ def test_a_pickle_of_another_version_raises_a_model_error(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "old")
     torch.save(Gone(), folder / "learner.pkl")
     write_config(folder, json.loads((folder / "config.json").read_text()))
-    with pytest.raises(ModelError, match=r"learner.pkl in old does not fit.*made by .*'fastai'"):
+    with pytest.raises(ModelError, match=r"learner.pkl in old does not fit.*made with .*'fastai'"):
         load_exported(folder)
     (folder / "learner.pkl").write_bytes(b"")
     with pytest.raises(ModelError, match="learner.pkl is not the file that was exported"):
