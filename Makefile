@@ -1,75 +1,75 @@
-# `make run` and `make test` do all their own set-up; `make help` lists the rest.
+# `make run` and `make test` install everything that they need; `make help` lists all targets.
 PYTHON ?= python3
-# One environment for each Python, so that `make test PYTHON=python3.12` leaves .venv alone.
+# One environment per Python, so that `make test PYTHON=python3.12` does not change .venv.
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 COLLECTION ?= auto
 SECONDS ?= 60
-# What `make app` and `make bench` use: a folder that notebook 04 exported.
+# The model of `make app` and `make bench`: a folder that notebook 04 exported.
 MODEL ?= models/resnet34
 BIN := $(VENV)/bin
-# What Colab runs, and an environment with its versions.
+# The Python of Colab, and an environment with its versions.
 COLAB_PYTHON ?= python3.13
 COLAB_VENV := .venv-colab
-# gradio declares pillow<13, though its page works with 13, which fixes faults published in October
-# 2026. So pip installs it afterwards, and complains that gradio's declaration is not kept.
+# gradio requires pillow<13, but its page works with 13, which fixes vulnerabilities published in
+# October 2026. So Pillow is installed afterwards; pip then prints that gradio's bound is violated.
 PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0.0
-# torch warns its own developers as soon as it is imported.
+# torch prints deprecation warnings when it is imported.
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check results check kill notebooks lock
 .PHONY: address clean exported
 
-help:  ## this list
+help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 	@echo
 	@echo '  COLLECTION=gtzan-mini or gtzan downloads real music first (make run COLLECTION=gtzan-mini).'
 	@echo '  MELGENRE_DATA=FOLDER uses the music in FOLDER: <genre>/<song>.mp3, or GTZAN.'
 	@echo '  PYTHON=python3.12 uses that Python, in an environment of its own.'
 
-run: $(VENV)/.run  ## run every notebook; executed copies go to runs/, exported learners to models/
+run: $(VENV)/.run  ## run all notebooks: executed copies in runs/, exported models in models/
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION)
 
-# Training runs in bf16 where the CPU has it: the suite is run without, and what trains also with it,
-# so that every machine finds what breaks on another.
+# Training uses bf16 if the CPU has it. All tests run without bf16, and those that train a network
+# also with it, so that the results of the tests do not depend on the machine.
 TRAINING := tests/training/test_learner.py tests/training/test_transfer.py tests/confusion/test_attribution.py tests/training/test_devices.py
 
-test: $(VENV)/.test lint  ## check the style and run the tests
+test: $(VENV)/.test lint  ## check the style and run all tests
 	MELGENRE_BF16=1 $(BIN)/python -m pytest $(TRAINING)
 	MELGENRE_BF16=0 $(BIN)/python -m pytest
 
-test-fast: $(VENV)/.test lint  ## check the style and run the tests that take no more than seconds
+test-fast: $(VENV)/.test lint  ## check the style and run the fast tests: no browser, none over 3 s
 	$(BIN)/python -m pytest -m "not slow and not browser"
 
-test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the versions that Colab has
+test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the package versions of Colab
 	COLAB_ENVIRONMENT=$(COLAB_VENV) $(BIN)/python -m pytest tests/notebooks/test_colab.py
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test  ## check the style and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
 
-# JupyterLab writes a notebook's output into its file, so it opens copies, which git ignores.
+# JupyterLab writes outputs into a notebook's file, so it opens copies, which git ignores.
 lab: $(VENV)/.run  ## open copies of the notebooks, in lab/, in JupyterLab
 	@mkdir -p lab
 	@for file in notebooks/*.ipynb; do \
 	  test -e lab/$${file##*/} || cp $$file lab/; \
 	done
-	@echo 'These are copies in lab/: what you run and change there is yours. Delete one to renew it.'
+	@echo 'These notebooks are copies in lab/. Change them freely; delete one to get a new copy.'
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) lab
 
-app: exported $(VENV)/.run  ## show the web page that names the genre of a recording (after make run)
+app: exported $(VENV)/.run  ## serve the web page that predicts genres (after make run)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .[app] -c constraints.txt
 	@$(BIN)/$(PILLOW) 2>/dev/null
 	$(BIN)/melgenre app --model $(MODEL)
 
-# Checked before anything is installed.
+# Checked before anything is installed: does the model exist?
 exported:
 	@case '$(MODEL)' in hf:*) ;; *) test -f '$(MODEL)/config.json' || { \
 	  echo 'No model in $(MODEL) yet: `make run` trains and exports one. Name another with'; \
 	  echo '  make $(MAKECMDGOALS) MODEL=FOLDER'; exit 1; } ;; esac
 
-bench: exported $(VENV)/.run  ## measure speed and memory beside what else one would run (after make run)
+bench: exported $(VENV)/.run  ## measure speed and memory, compared with alternatives (after make run)
 	@-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps audioflux torchaudio captum
 	$(BIN)/python -W ignore benchmarks/images.py
 	$(BIN)/python -W ignore benchmarks/training.py
@@ -78,14 +78,14 @@ bench: exported $(VENV)/.run  ## measure speed and memory beside what else one w
 	$(BIN)/python -W ignore benchmarks/explaining.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
 
-fuzz: $(VENV)/.test  ## give damaged files to all that reads files, for 60 s (make fuzz SECONDS=3600)
+fuzz: $(VENV)/.test  ## read damaged files of every kind for 60 s (make fuzz SECONDS=3600)
 	$(BIN)/python -W ignore fuzz/fuzz.py --seconds $(SECONDS)
 
-gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one; keep times and accuracies
+gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one, record times and accuracies
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -W ignore benchmarks/gpu.py
 
-results: $(VENV)/.run  ## train every model under every protocol, three seeds each; renew table and notebook 08
+results: $(VENV)/.run  ## train all models under all protocols, 3 seeds each; renew table and notebook 08
 	$(BIN)/python $(QUIET) scripts/make_results.py
 	$(BIN)/python $(QUIET) scripts/results_table.py
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
@@ -93,14 +93,14 @@ results: $(VENV)/.run  ## train every model under every protocol, three seeds ea
 check: $(VENV)/.run  ## compute every committed result again from its predictions
 	$(BIN)/python $(QUIET) scripts/check_results.py
 
-kill: $(VENV)/.test  ## kill each operation that writes files 25 times, and check what is left
+kill: $(VENV)/.test  ## kill each operation that writes files 25 times, and check its files
 	$(BIN)/python -W ignore fuzz/kill.py --kills 25 --record fuzz/kills.json
 
 notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the README's table
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place
 	$(BIN)/python $(QUIET) scripts/results_table.py
 
-lock: $(VENV)/.run  ## write requirements.lock anew: constraints.txt with the hashes of all files
+lock: $(VENV)/.run  ## renew requirements.lock: constraints.txt with the hashes of all files
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
 	@grep -v '^-e' requirements.txt > $(VENV)/lock.in
 	@echo $(lastword $(PILLOW)) > $(VENV)/lock.override
@@ -109,16 +109,16 @@ lock: $(VENV)/.run  ## write requirements.lock anew: constraints.txt with the ha
 	  --override $(VENV)/lock.override pyproject.toml $(VENV)/lock.in; } > $(VENV)/lock
 	mv $(VENV)/lock requirements.lock
 
-address: $(VENV)/.run  ## write the repository's address into badges: make address REPO=owner/name
+address: $(VENV)/.run  ## write the repository's address everywhere (make address REPO=owner/name)
 	$(BIN)/python scripts/set_address.py $(REPO)
 
-clean:  ## remove the environments and what the notebooks wrote to runs/
+clean:  ## remove the environments and runs/
 	rm -rf .venv .venv-* runs
 
 $(VENV)/.run: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'melgenre needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
-	@echo 'Installing into $(VENV): torch is large, this takes some minutes and 6 GB.'
+	@echo 'Installing into $(VENV): torch is large, so this takes some minutes and 6 GB.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@$(BIN)/$(PILLOW)
@@ -128,13 +128,13 @@ $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[test] -c constraints.txt
 	@$(BIN)/$(PILLOW) 2>/dev/null
 	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
-	  echo 'No Chromium, and none can be fetched: the tests that want a browser will be skipped.'
+	  echo 'No Chromium, and it cannot be downloaded: the tests that need a browser are skipped.'
 	@touch $@
 
 $(COLAB_VENV)/.colab: constraints-colab.txt
 	@$(COLAB_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || \
 	  { echo 'Colab runs Python 3.13: make test-colab COLAB_PYTHON=path/to/python3.13'; exit 1; }
-	@echo 'Installing into $(COLAB_VENV): torch is large, this takes some minutes and 6 GB.'
+	@echo 'Installing into $(COLAB_VENV): torch is large, so this takes some minutes and 6 GB.'
 	$(COLAB_PYTHON) -m venv --clear $(COLAB_VENV)
 	$(COLAB_VENV)/bin/pip install --quiet --disable-pip-version-check -r constraints-colab.txt
 	@touch $@

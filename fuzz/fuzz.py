@@ -1,11 +1,11 @@
-"""Damaged files of every kind, thousands a minute, for all that reads files from elsewhere.
+"""Fuzz everything that reads files: thousands of damaged files of each kind per minute.
 
     python fuzz/fuzz.py --seconds 60 --seed 0
 
-Every input must end in an answer or in one of the package's named errors. Anything else is a
-finding: another exception, a crash, over 10 s of CPU, over 2 GB more memory than at the start, or
-something written outside the scratch folder. The input of a finding is kept in `runs/fuzz`, and a
-table counts all by door. The same seed gives the same inputs.
+Each input must be accepted or raise one of the package's named errors. Any other outcome is a
+finding: another exception, a crash, more than 10 s of CPU, 2 GB more memory than at the start, or a
+file written outside the scratch folder. The input of a finding is kept in `runs/fuzz`. A table
+counts the outcomes of each target. The same seed gives the same inputs.
 """
 
 import argparse
@@ -27,36 +27,46 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from doors import DOORS, WITH_TORCH, enter
+from targets import TARGETS, WITH_TORCH, run_target
 
 ROOT = Path(__file__).resolve().parent.parent
 MORE_MEMORY = 2 * 2**30
-CPU_SECONDS, WALL_SECONDS = 10, 300  # of one input; the second for what hangs without computing
+CPU_SECONDS, WALL_SECONDS = 10, 300  # per input; the second ends what hangs without computing
 RECYCLED_AFTER = 5000
 PACKAGES = ("av", "numpy", "onnxruntime", "pandas", "pillow", "soundfile", "torch")
 
 
-def work(pipe, folder, doors):
-    """Run the inputs that come through a pipe; the process of a worker."""
-    with open(os.devnull, "w") as nowhere:  # progress bars, and what decoders write
+def work(pipe, folder, examples):
+    """Run the inputs that are received from a pipe, in the process of a worker.
+
+    Parameters
+    ----------
+    pipe : multiprocessing.Connection
+        Receives target, content and choice; sends the outcome.
+    folder : Path
+        The scratch folder.
+    examples : list of (target, content)
+        Valid files. The memory that reading them takes counts as the start.
+    """
+    with open(os.devnull, "w") as nowhere:  # for progress bars and messages of decoders
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     beside = folder.parent / "beside"
-    for door, whole in doors:  # what is loaded for a whole file counts as the start
-        enter(door, folder, whole, 1)
+    for target, content in examples:
+        run_target(target, folder, content, 1)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    for door, content, choice in iter(pipe.recv, None):
+    for target, content, choice in iter(pipe.recv, None):
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process
         try:
-            end = enter(door, folder, content, choice)
-        except BaseException:
-            end = f"another error: {traceback.format_exc()}"
+            outcome = run_target(target, folder, content, choice)
+        except BaseException:  # it is the finding
+            outcome = f"another error: {traceback.format_exc()}"
         signal.setitimer(signal.ITIMER_PROF, 0)
         if sorted(os.listdir(folder.parent)) != ["beside", "scratch"] or _read(beside) != ["kept"]:
-            end = "written outside the scratch folder"
-        pipe.send(end)
+            outcome = "written outside the scratch folder"
+        pipe.send(outcome)
 
 
 def _read(beside):
@@ -64,36 +74,36 @@ def _read(beside):
 
 
 class Worker:
-    """A process that runs one input after another, and is replaced when it dies."""
+    """A process that runs one input after another. It is replaced when it dies."""
 
-    def __init__(self, folder, doors):
-        self.folder, self.doors, self.process, self.inputs = folder, doors, None, 0
+    def __init__(self, folder, examples):
+        self.folder, self.examples, self.process, self.inputs = folder, examples, None, 0
 
-    def run(self, door, content, choice):
-        """How an input ended: "answer", the name of an error, or a text on what went wrong."""
+    def run(self, target, content, choice):
+        """The outcome of an input: "accepted", the name of an error, or a text about a finding."""
         if self.process is None or self.inputs >= RECYCLED_AFTER:
             self.stop()
             self._start()
         self.inputs += 1
-        self.pipe.send((door, content, choice))
+        self.pipe.send((target, content, choice))
         try:
             if self.pipe.poll(WALL_SECONDS):
                 return self.pipe.recv()
-            end = f"hangs: over {WALL_SECONDS} s"
+            outcome = f"hangs: over {WALL_SECONDS} s"
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
-            end = f"the process died (exit code {code})"
+            outcome = f"the process died (exit code {code})"
             if code == -signal.SIGPROF:
-                end = f"over {CPU_SECONDS} s of CPU"
+                outcome = f"over {CPU_SECONDS} s of CPU"
         self.process.kill()
         self.stop()
-        return end
+        return outcome
 
     def _start(self):
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        arguments = (other, self.folder, self.doors)
+        arguments = (other, self.folder, self.examples)
         self.process = context.Process(target=work, args=arguments, daemon=True)
         self.process.start()
         other.close()
@@ -109,69 +119,74 @@ class Worker:
 
 
 def inputs(seed):
-    """Door, content and choice of one input after another, for ever."""
+    """Round, target, content and choice of one input after another, without end.
+
+    The first round has valid files, the others damaged ones.
+    """
     number = 0
     while True:
-        for door, (_, seeds, mutate) in DOORS.items():
-            rng = random.Random(f"{seed} {number} {door}")
-            whole = rng.choice(seeds())
-            content = mutate(rng, whole, seeds()) if number else whole
-            yield number, door, content, rng.randrange(10**6)
+        for name, (_, seeds, mutate) in TARGETS.items():
+            rng = random.Random(f"{seed} {number} {name}")
+            valid = rng.choice(seeds())
+            content = mutate(rng, valid, seeds()) if number else valid
+            yield number, name, content, rng.randrange(10**6)
         number += 1
 
 
 def fuzz(seed, seconds, most, kept):
-    """Run inputs for so many seconds, or so many of them; returns the counts of each door."""
-    counts = {door: {"inputs": 0, "answers": 0, "errors": 0, "findings": 0} for door in DOORS}
+    """Run inputs for some seconds, or at most so many; returns the counts of each target."""
+    counts = {name: {"inputs": 0, "accepted": 0, "errors": 0, "findings": 0} for name in TARGETS}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "scratch")
         Path(place, "beside").mkdir()
         Path(place, "beside", "kept").write_text("kept")
-        kinds = [[d for d in DOORS if (d in WITH_TORCH) is torch] for torch in (False, True)]
+        kinds = [[t for t in TARGETS if (t in WITH_TORCH) is torch] for torch in (False, True)]
         workers = {}
-        for doors in kinds:
-            whole = [(DOORS[door][0], content) for door in doors for content in DOORS[door][1]()]
-            workers |= dict.fromkeys(doors, Worker(folder, whole))
+        for names in kinds:
+            examples = [(TARGETS[name][0], valid) for name in names for valid in TARGETS[name][1]()]
+            workers |= dict.fromkeys(names, Worker(folder, examples))
         end = time.monotonic() + seconds
-        for done, (number, door, content, choice) in enumerate(inputs(seed)):
+        for done, (number, name, content, choice) in enumerate(inputs(seed)):
             if done >= most or time.monotonic() > end:
                 break
-            result = workers[door].run(DOORS[door][0], content, choice)
-            count = counts[door]
+            outcome = workers[name].run(TARGETS[name][0], content, choice)
+            count = counts[name]
             count["inputs"] += 1
-            if result == "answer":
-                count["answers"] += 1
-            elif result.endswith("Error"):
+            if outcome == "accepted":
+                count["accepted"] += 1
+            elif outcome.endswith("Error"):
                 count["errors"] += 1
             else:
                 count["findings"] += 1
-                _keep(kept / f"{door}-{zlib.crc32(content):08x}", content, choice, result)
-                cause = result.strip().splitlines()[-1]
-                print(f"FINDING at the door {door}, input {number}: {cause}", flush=True)
+                _keep(kept / f"{name}-{zlib.crc32(content):08x}", content, choice, outcome)
+                cause = outcome.strip().splitlines()[-1]
+                print(f"FINDING of {name}, round {number}: {cause}", flush=True)
         for worker in workers.values():
             worker.stop()
     return counts
 
 
-def _keep(file, content, choice, result):
+def _keep(file, content, choice, outcome):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-    file.with_suffix(".txt").write_text(f"choice {choice}\n{result}\n")
+    file.with_suffix(".txt").write_text(f"choice {choice}\n{outcome}\n")
 
 
 def print_table(counts):
-    columns = ("inputs", "answers", "errors", "findings")
+    columns = ("inputs", "accepted", "errors", "findings")
     total = {column: sum(count[column] for count in counts.values()) for column in columns}
-    print(f"{'door':12}" + "".join(f"{column:>10}" for column in columns))
-    for door, count in [*counts.items(), ("all", total)]:
-        print(f"{door:12}" + "".join(f"{count[column]:>10,}" for column in columns))
+    print(f"{'target':12}" + "".join(f"{column:>10}" for column in columns))
+    for name, count in [*counts.items(), ("all", total)]:
+        print(f"{name:12}" + "".join(f"{count[column]:>10,}" for column in columns))
     return total
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--inputs", type=int, default=sys.maxsize, help="stop after so many")
+    parser.add_argument(
+        "--inputs", type=int, default=sys.maxsize, help="stop after this many inputs"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="a JSON file for the counts")
     chosen = parser.parse_args()
@@ -186,7 +201,7 @@ def main():
             "seed": chosen.seed, "seconds": round(time.monotonic() - start),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in PACKAGES},
-            "all": total, "doors": counts,
+            "all": total, "targets": counts,
         }  # fmt: skip
         chosen.record.write_text(json.dumps(record, indent=2) + "\n")
     sys.exit(total["findings"] > 0)

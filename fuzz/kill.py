@@ -1,11 +1,11 @@
-"""Processes that are killed at random moments, for all that writes files.
+"""Kill every operation that writes files at random moments, and check its files.
 
     python fuzz/kill.py --kills 25 --seed 0
 
-Each operation is run undisturbed, then killed by SIGKILL after a random part of that time and run
-again. The second run must end with the same bytes as the undisturbed one, and leave no temporary
-file. What lies there between the kill and the second run must be readable and right. Every second
-kill also ends the worker processes; the others leave them behind.
+Each operation runs once undisturbed. Then it is killed by SIGKILL after a random part of that time,
+and run again. The second run must write the same bytes as the undisturbed one and leave no
+temporary file. The files between the kill and the second run must be readable and correct. Every
+second kill also ends the worker processes; the others leave them running.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_SECONDS = 300
-"""After which an operation counts as hanging."""
+"""An operation that takes longer hangs."""
 
 
 def start(prepare, folder):
@@ -36,16 +36,16 @@ def start(prepare, folder):
     Parameters
     ----------
     prepare : callable
-        In the folder -> a function that runs the operation.
+        Called in the folder; returns a function that runs the operation.
     folder : Path
 
     Returns
     -------
     int
-        Process number; the operation proper has begun.
+        Process id. The operation itself has begun.
     """
     ready, begun = os.pipe()
-    process = os.fork()  # what is imported here needs no second import there
+    process = os.fork()  # a forked process need not import everything again
     if process:
         os.close(begun)
         os.read(ready, 1)
@@ -55,7 +55,7 @@ def start(prepare, folder):
     try:
         os.setsid()
         with (folder.parent / "log.txt").open("a") as log:
-            # Of its workers, too: those that outlive it must not hold the output of this program.
+            # Also of its workers: those that outlive it must not hold the output of this program.
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
             try:
@@ -72,7 +72,7 @@ def start(prepare, folder):
 
 
 def finish(process):
-    """Wait for a process; its exit code, or 'hangs'."""
+    """Wait for a process; returns its exit code, or "hangs"."""
     end = time.monotonic() + MOST_SECONDS
     while time.monotonic() < end:
         found, status = os.waitpid(process, os.WNOHANG)
@@ -85,7 +85,7 @@ def finish(process):
 
 
 def snapshot(operation, folder):
-    """What an operation has left in a folder: relative path -> content that must be the same."""
+    """The files of an operation: relative path -> content that must be the same."""
     content = OPERATIONS[operation].content
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     found = {path.relative_to(folder).as_posix(): content(path) for path in files}
@@ -98,21 +98,21 @@ def attack(operation, kills, rng):
     Returns
     -------
     dict
-        `kills` (how many came before the end of the operation), `seconds` of the undisturbed run,
-        and `findings`: sentences, none if all went well.
+        `kills` (how many came before the operation ended), `seconds` of the undisturbed run, and
+        `findings`: a list of sentences.
     """
     with tempfile.TemporaryDirectory(prefix="melgenre-kill-") as scratch:
         scratch = Path(scratch)
         one, inputs = OPERATIONS[operation], scratch / "inputs" / "project"
         inputs.mkdir(parents=True)
         one.serve()
-        # In a process of its own, too: what starts threads must not be forked afterwards.
+        # In a process of its own: a process that has started threads must not fork.
         if finish(start(lambda: lambda: one.make_inputs(inputs), inputs)) != 0:
             return _summary(0, 0, [f"the inputs cannot be made: {_log(inputs)}"])
 
         def fresh(name):
             shutil.rmtree(scratch / name, ignore_errors=True)
-            # Times of the inputs are kept, since they are recorded.
+            # copytree keeps the modification times of the inputs, which operations record.
             return Path(shutil.copytree(inputs, scratch / name / "project"))
 
         undisturbed, started = fresh("undisturbed"), time.monotonic()
@@ -122,15 +122,15 @@ def attack(operation, kills, rng):
             return _summary(0, 0, [f"the undisturbed run failed: {_log(undisturbed)}"])
         seconds = time.monotonic() - started
         expected, findings, killed = snapshot(operation, undisturbed), [], 0
-        for number in range(4 * kills):  # some come when the operation has ended already
+        for number in range(4 * kills):  # some kills come after the operation has ended
             folder, moment = fresh("killed"), rng.uniform(0, seconds)
             process = start(one.prepare, folder)
             time.sleep(moment)
             os.killpg(process, signal.SIGKILL) if number % 2 else os.kill(process, signal.SIGKILL)
             killed += finish(process) == -signal.SIGKILL
-            problem = _look_again(operation, folder, expected)
+            problem = _check_and_resume(operation, folder, expected)
             with suppress(ProcessLookupError):
-                os.killpg(process, signal.SIGKILL)  # workers that were left behind
+                os.killpg(process, signal.SIGKILL)  # workers that still run
             if problem:
                 findings.append(f"killed after {moment:.3f} of {seconds:.3f} s: {problem}")
             if killed == kills:
@@ -138,18 +138,18 @@ def attack(operation, kills, rng):
         return _summary(killed, seconds, findings)
 
 
-def _look_again(operation, folder, expected):
-    """Check what a kill left, run the operation again, and check that; a sentence or None."""
+def _check_and_resume(operation, folder, expected):
+    """Check the files after a kill, and after a second run; returns a sentence, or None."""
     try:
         OPERATIONS[operation].check(folder)
-    except Exception:
-        return f"what it left is not right: {traceback.format_exc(limit=-3)}"
+    except Exception:  # any error of a check is a finding
+        return f"the files after the kill are not correct: {traceback.format_exc(limit=-3)}"
     status = finish(start(OPERATIONS[operation].prepare, folder))
     if status != 0:
         return f"the second run ended with {status}: {_log(folder)}"
     left = [path.name for path in folder.rglob(".melgenre-*")]
     if left:
-        return f"it leaves {left}"
+        return f"temporary files remain: {left}"
     found = snapshot(operation, folder)
     if found != expected:
         names = found.keys() | expected.keys()

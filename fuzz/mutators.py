@@ -1,4 +1,4 @@
-"""Small changes to a file that may break what reads it; each takes a `random.Random`."""
+"""Mutate a file slightly, so that reading it may fail; each function takes a `random.Random`."""
 
 import bz2
 import gzip
@@ -20,7 +20,7 @@ COMPRESSED = ((b"\x1f\x8b", gzip.compress, gzip.decompress),
 
 
 def mutate_bytes(rng, content, others):
-    """One to four changes at any place, or near the start, where the headers are."""
+    """Make one to four changes, anywhere or near the start, where the headers are."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         reach = min(len(content), rng.choice((64, 512, len(content))))
@@ -72,14 +72,14 @@ def _drop(rng, content, place, others):
 
 
 def _digits(rng, content, place, others):
-    """A number written in digits, as a tar and a CSV have them."""
+    """Change digits of numbers that are written as text, as in a tar or a CSV."""
     places = [i for i, byte in enumerate(content[place : place + 600]) if 48 <= byte <= 57]
     for i in rng.sample(places, min(len(places), rng.choice((1, 4, 12)))):
         content[place + i] = rng.choice(b"0123456789-.e \0")
 
 
 def mutate_archive(rng, content, others):
-    """As `mutate_bytes`, mostly within what a compressed tar holds, and with right checksums."""
+    """As `mutate_bytes`, mostly inside a compressed tar, and mostly with valid checksums."""
     for head, compress, decompress in COMPRESSED:
         if content.startswith(head) and rng.random() < 0.7:
             return compress(mutate_archive(rng, decompress(content), [decompress(content)]))
@@ -88,7 +88,7 @@ def mutate_archive(rng, content, others):
 
 
 def repair_tar(content):
-    """The right checksum into each block that could be a header of a tar."""
+    """Write a valid checksum into each block that could be a tar header."""
     content = bytearray(content)
     for start in range(0, len(content) - 511, 512):
         if content[start + 257 : start + 262] == b"ustar":
@@ -99,7 +99,7 @@ def repair_tar(content):
 
 
 def mutate_png(rng, content, others):
-    """As `mutate_bytes`, half of the time with right checksums of the chunks."""
+    """As `mutate_bytes`, mostly with valid checksums of the first chunks."""
     content = bytearray(mutate_bytes(rng, content, others))
     place = 8
     while rng.random() < 0.9 and place + 12 <= len(content):
@@ -112,8 +112,8 @@ def mutate_png(rng, content, others):
     return bytes(content)
 
 
-def mutate_sound(rng, content, others):
-    """As `mutate_bytes`, often with right checksums of the pages of an Ogg."""
+def mutate_recording(rng, content, others):
+    """As `mutate_bytes`, often with valid checksums of the pages of an Ogg."""
     content = mutate_bytes(rng, content, others)
     return repair_ogg(content) if content[:4] == b"OggS" and rng.random() < 0.7 else content
 
@@ -127,7 +127,7 @@ for _byte in range(256):
 
 
 def repair_ogg(content):
-    """The right checksum into each page of an Ogg."""
+    """Write a valid checksum into each page of an Ogg."""
     content = bytearray(content)
     place = content.find(b"OggS")
     while 0 <= place <= len(content) - 27:
@@ -143,7 +143,7 @@ def repair_ogg(content):
 
 
 def mutate_json(rng, content, others):
-    """Other values in the lines of a JSON file, or other bytes."""
+    """Replace values in a file of JSON or JSON Lines, or mutate its bytes."""
     if rng.random() < 0.3:
         return mutate_bytes(rng, content, others)
     if rng.random() < 0.02:
@@ -159,7 +159,7 @@ def mutate_json(rng, content, others):
 
 
 def _other_value(rng, value):
-    """Another value somewhere in `value`, or one less, or one more."""
+    """Replace, remove or add a value somewhere in `value`."""
     if not isinstance(value, (dict, list)) or not value or rng.random() < 0.05:
         return rng.choice(VALUES)
     value = value.copy()
@@ -176,7 +176,7 @@ def _other_value(rng, value):
 
 
 def mutate_csv(rng, content, others):
-    """Other cells in a CSV, other separators or encodings, or other bytes."""
+    """Replace cells, separators or the encoding of a CSV, or mutate its bytes."""
     if rng.random() < 0.4:
         return mutate_bytes(rng, content, others)
     text = content.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The operations that `kill.py` kills, each on a small folder of its own."""
+"""The operations that `kill.py` kills, each in a small folder of its own."""
 
 import functools
 import hashlib
@@ -26,7 +26,7 @@ from melgenre.evaluation.run import Run
 from melgenre.features.images import extract_melspectrograms
 from melgenre.inference.batch import classify_folder
 
-# Imported before the operations are forked, so that a kill falls into the operation proper.
+# All imports come before the fork, so that a kill hits the operation itself.
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
 from melgenre.training.cached_features import extract_features
@@ -38,25 +38,25 @@ BODY = "squeezenet1_1"  # small: its export takes a second
 
 
 def nothing(*_):
-    """No inputs, or nothing that could be wrong."""
+    """For an operation without inputs or without a check."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is run, on what, and what must be true of it.
+    """An operation, its inputs, and the check of its files.
 
     Attributes
     ----------
     prepare : callable
-        In the working directory of the operation -> a function that runs it.
+        Called in the working directory of the operation; returns a function that runs it.
     make_inputs : callable
         Writes the inputs into a folder.
     check : callable
-        Raises an exception if what a killed run left in a folder could give a wrong answer.
+        Raises an exception if the files of a killed run are not correct.
     content : callable
-        A file -> what must be the same after each run; None: nothing.
+        A file -> the content that must be the same after each run; None to ignore the file.
     serve : callable
-        Starts what must outlive the operation, in the process that kills.
+        Starts a server that outlives the operation, in the process that kills.
     """
 
     prepare: callable
@@ -67,7 +67,7 @@ class Operation:
 
 
 def make_songs(folder, seconds=2, count=24):
-    """Some songs of two genres."""
+    """Write songs of two genres."""
     rng = np.random.default_rng(0)
     for number in range(count):
         song = folder / "music" / GENRES[number % 2] / f"song {number:02}.wav"
@@ -87,7 +87,7 @@ def table():
     return tracks.assign(split=["train", "train", "valid"] * (len(tracks) // 3))
 
 
-def extraction():
+def extract():
     return lambda: extract_melspectrograms(find_tracks("music"), "images", progress=False)
 
 
@@ -97,7 +97,7 @@ def check_images(folder):
 
 
 def make_model(folder):
-    """Songs, and a model of one layer."""
+    """Write songs, and a model of one layer."""
     make_songs(folder)
     settings = MelSettings()
     shape = ["batch", settings.n_mels, settings.columns]
@@ -106,8 +106,8 @@ def make_model(folder):
         [
             onnx.helper.make_node("ReduceMean", ["images"], ["ood_score"], axes=[1, 2],
                                   keepdims=0),
-            onnx.helper.make_node("ReduceMean", ["images"], ["loud"], axes=[2], keepdims=0),
-            onnx.helper.make_node("MatMul", ["loud", "weights"], ["logits"]),
+            onnx.helper.make_node("ReduceMean", ["images"], ["energy"], axes=[2], keepdims=0),
+            onnx.helper.make_node("MatMul", ["energy", "weights"], ["logits"]),
             onnx.helper.make_node("Softmax", ["logits"], ["probabilities"]),
         ],
         "small",
@@ -124,20 +124,20 @@ def make_model(folder):
     onnx.save(model, str(folder / "model" / "model.onnx"))
     result = {"protocol": "random", "accuracy": 0.5, "interval": [0, 1], "tracks": 2}
     write_config(folder / "model", {
-        "format_version": 4, "architecture": BODY, "body": "whole", "genres": GENRES,
+        "format_version": 5, "architecture": BODY, "body": "whole", "genres": GENRES,
         "mel_settings": settings.__dict__, "normalisation": {"mean": [0] * 3, "std": [1] * 3},
         "calibration": {"temperature": 1.0, "ood_threshold": None, "tracks": 2},
         "training": {"weights": "none", "collection": "songs"}, "result": result,
     })  # fmt: skip
 
 
-def folder_csv():
+def classify():
     classifier = GenreClassifier.load("model")
     return lambda: classify_folder(classifier, "music", "genres.csv", progress=False)
 
 
-class Slow(http.server.SimpleHTTPRequestHandler):
-    """Serves 8 MB in a second, from any byte on, as servers of large files do."""
+class SlowHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves 8 MB in one second, from any byte on, as servers of large files do."""
 
     content = np.random.default_rng(0).bytes(2**23)
 
@@ -159,21 +159,21 @@ class Slow(http.server.SimpleHTTPRequestHandler):
 
 @functools.cache
 def server():
-    """A server in the process that kills; it lives on when a download is killed."""
-    one = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    one.handle_error = nothing  # of connections that were killed
+    """A server in the process that kills. It runs on when a download is killed."""
+    one = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowHandler)
+    one.handle_error = nothing  # clients are killed
     threading.Thread(target=one.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{one.server_port}/file"
 
 
-def downloading():
-    url = server()  # of the process that kills
+def download_file():
+    url = server()  # already runs in the process that kills
     return lambda: download(url, "file.bin", progress=False)
 
 
 def check_download(folder):
     if (folder / "file.bin").exists():
-        assert (folder / "file.bin").read_bytes() == Slow.content
+        assert (folder / "file.bin").read_bytes() == SlowHandler.content
 
 
 def make_archive(folder):
@@ -187,7 +187,7 @@ def make_archive(folder):
         archive.add(source, ".")
 
 
-def unpacking():
+def unpack_archive():
     return lambda: unpack("music.tar.gz", "unpacked")
 
 
@@ -197,20 +197,20 @@ def check_unpacked(folder):
 
 
 def untrained_run(genres=("high", "low"), seed=0):
-    """The run of a small untrained network."""
+    """A `Run` of a small untrained network."""
     tracks = table().replace({"genre": dict(zip(GENRES, genres, strict=True))})
     learn = genre_learner(
         image_dataloaders(tracks), BODY, "smoke-test", pretrained=False, seed=seed
     )
     predictions = tracks.assign(predicted=genres[0], **{f"p_{genre}": 0.5 for genre in genres})
     result = evaluate(predictions, "random")
-    # The name of a collection depends on its folder, and each kill has a folder of its own.
+    # A collection is named by its folder, and each kill has a folder of its own.
     run = replace(learn.training_run, collection="c", learner=learn)
     return replace(run, result=result, predictions=predictions)
 
 
 def make_older_model(folder):
-    """A model of other genres, which the operation replaces."""
+    """Export a model of other genres, which the operation replaces."""
     make_images(folder)
     here = os.getcwd()
     os.chdir(folder)
@@ -218,13 +218,13 @@ def make_older_model(folder):
     os.chdir(here)
 
 
-def exporting():
+def export():
     run = untrained_run()
     return lambda: export_learner(run, "exported")
 
 
 def check_model(folder):
-    """The model is complete: the old one or the new one."""
+    """Check that the model is complete: the old one or the new one."""
     try:
         classifier = GenreClassifier.load(folder / "exported")
     except ModelError as error:
@@ -234,7 +234,7 @@ def check_model(folder):
 
 
 def model_content(path):
-    """All but the pickle, whose archive has random names."""
+    """The content of a file of the model, without the pickle, whose archive has random names."""
     if path.name == "learner.pkl":
         return "there"
     if path.name == "config.json":
@@ -244,7 +244,7 @@ def model_content(path):
     return path.read_bytes()
 
 
-def recording():
+def record_results():
     predictions = pd.DataFrame({"track_id": [str(n) for n in range(300)]})
     predictions = predictions.assign(genre="a", predicted="a")
 
@@ -262,7 +262,7 @@ def check_results(folder):
     if (folder / "results" / "runs.jsonl").exists():
         runs = load_results(folder / "results")
         written = (folder / "results" / "runs.jsonl").read_text().splitlines()
-        assert len(runs) == len(written), "a run is left out"
+        assert len(runs) == len(written), "a run is missing"
 
 
 def results_content(path):
@@ -272,20 +272,20 @@ def results_content(path):
     return [{**line, "date": "", "commit": ""} for line in lines]
 
 
-def deciding():
+def annotate():
     def run():
         for number in range(60):
-            save_annotation("decisions.csv", f"track {number}", "jazz", "corrupted")
+            save_annotation("annotations.csv", f"track {number}", "jazz", "corrupted")
 
     return run
 
 
-def check_decisions(folder):
-    found = load_annotations(folder / "decisions.csv")["track_id"].tolist()
+def check_annotations(folder):
+    found = load_annotations(folder / "annotations.csv")["track_id"].tolist()
     assert found == [f"track {number}" for number in range(len(found))]
 
 
-def caching():
+def feature_cache():
     tracks = table()
     learn = genre_learner(image_dataloaders(tracks), BODY, "smoke-test", pretrained=False)
     from melgenre.training import cached_features
@@ -294,7 +294,7 @@ def caching():
     return lambda: extract_features(learn, tracks)
 
 
-def training():
+def train():
     tracks = table()
     learn = genre_learner(image_dataloaders(tracks), BODY, "smoke-test", pretrained=False)
     from melgenre.training import checkpoint
@@ -315,13 +315,13 @@ def training_content(path):
 
 
 OPERATIONS = {
-    "extraction": Operation(extraction, make_songs, check_images),
-    "folder CSV": Operation(folder_csv, make_model),
-    "download": Operation(downloading, check=check_download, serve=server),
-    "unpack": Operation(unpacking, make_archive, check_unpacked),
-    "export": Operation(exporting, make_older_model, check_model, model_content),
-    "results": Operation(recording, check=check_results, content=results_content),
-    "decisions": Operation(deciding, check=check_decisions),
-    "feature cache": Operation(caching, make_images),
-    "training": Operation(training, make_images, content=training_content),
+    "extraction": Operation(extract, make_songs, check_images),
+    "folder CSV": Operation(classify, make_model),
+    "download": Operation(download_file, check=check_download, serve=server),
+    "unpack": Operation(unpack_archive, make_archive, check_unpacked),
+    "export": Operation(export, make_older_model, check_model, model_content),
+    "results": Operation(record_results, check=check_results, content=results_content),
+    "decisions": Operation(annotate, check=check_annotations),  # its name in kills.json
+    "feature cache": Operation(feature_cache, make_images),
+    "training": Operation(train, make_images, content=training_content),
 }

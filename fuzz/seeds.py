@@ -1,4 +1,4 @@
-"""Whole files of every kind that a door reads, made by code; all are small."""
+"""The seed corpus: small valid files of every kind that a fuzz target reads, made by code."""
 
 import io
 import json
@@ -16,7 +16,7 @@ MEL_SETTINGS = {"sample_rate": 8000, "n_fft": 256, "hop_length": 200, "n_mels": 
 
 
 @cache
-def sounds():
+def recordings():
     rng, found = np.random.default_rng(0), []
     rate = 16000
     y = np.sin(np.arange(int(2.2 * rate)) / 9) * 0.4 + rng.uniform(-0.05, 0.05, int(2.2 * rate))
@@ -130,13 +130,13 @@ def configs():
     whole = json.loads(tiny_config()[0])
     first = ("architecture", "genres", "mel_settings", "normalisation")
     oldest = {"format_version": 1} | {name: whole[name] for name in first}
-    newest = whole | {"format_version": 4, "sha256": {"config.json": "0" * 64}}
+    newest = whole | {"format_version": 5, "sha256": {"config.json": "0" * 64}}
     return [json.dumps(one, indent=2).encode() for one in (whole, oldest, newest)]
 
 
 @cache
 def onnx():
-    """A network of one product, with the inputs and outputs of a real one."""
+    """A network of one matrix product, with the inputs and outputs of a real one."""
     from onnx import TensorProto, helper, numpy_helper
 
     weights = np.random.default_rng(0).normal(size=(8 * 21, 2)).astype(np.float32)
@@ -200,8 +200,8 @@ def predictions():
 
 
 @cache
-def decisions():
-    return [b"track_id,genre,decision,correct_genre,comment\nrock/a,rock,mislabelled,jazz,heard\n"
+def annotations():
+    return [b"track_id,genre,label,correct_genre,comment\nrock/a,rock,mislabelled,jazz,heard\n"
             b'jazz/b,jazz,fine,,"a, b"\n']  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Compute every committed result again from its predictions, and name each that differs.
+"""Compute every committed result again from its predictions, and print each difference.
 
 python scripts/check_results.py [FOLDER]
 """
@@ -17,7 +17,7 @@ COMPARED = ("tracks", "accuracy", "interval", "macro_f1", "recall")
 
 
 def differences(folder, run):
-    """What the predictions of a run give otherwise than its line: a dict, empty if all agrees.
+    """Differences between the recorded result of a run and the result of its predictions.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def differences(folder, run):
     Returns
     -------
     dict
-        The quantity -> what the line has, what the predictions give.
+        The quantity -> recorded value and computed value. Empty if all values agree.
     """
     again = evaluate(load_predictions(folder, pd.DataFrame([run])), run["protocol"])
     return {
@@ -47,10 +47,10 @@ def _same(recorded, computed):
 
 
 def unknown_tracks(folder, run):
-    """Tracks of a run's predictions that GTZAN does not have, or has under another genre."""
+    """Tracks of a run's predictions that are not in GTZAN, or have another genre there."""
     predictions = load_predictions(folder, pd.DataFrame([run]))
-    known = predictions["track_id"].map(gtzan_metadata().set_index("track_id")["genre"])
-    return predictions.loc[known != predictions["genre"], "track_id"].tolist()
+    genres = predictions["track_id"].map(gtzan_metadata().set_index("track_id")["genre"])
+    return predictions.loc[genres != predictions["genre"], "track_id"].tolist()
 
 
 def main():

@@ -1,6 +1,6 @@
 """Run every model under every protocol with three seeds: the results in the README.
 
-python scripts/make_results.py [--seeds 3]    (needs all of GTZAN; finished runs are skipped)
+python scripts/make_results.py [--seeds 3]    (needs all of GTZAN; skips finished runs)
 """
 
 import argparse
@@ -28,7 +28,7 @@ from melgenre.features.descriptors import (
 )
 from melgenre.features.images import extract_melspectrograms, images_folder
 
-# The random folds last: they take longest.
+# The random folds are last: they take longest.
 PROTOCOLS = [
     "fault-filtered",
     "fault-filtered-train+valid",
@@ -58,21 +58,21 @@ def main():
     tracks = load_collection()
     print(describe_collection(tracks))
     file = find_descriptors(tracks)
-    described = load_descriptors(file, tracks) if file else compute_descriptors(tracks)
-    X = described[list(DESCRIPTORS)].to_numpy()
+    descriptors = load_descriptors(file, tracks) if file else compute_descriptors(tracks)
+    X = descriptors[list(DESCRIPTORS)].to_numpy()
     tracks = find_duplicates(extract_melspectrograms(tracks, images_folder(tracks)))
     done = finished(options.results)
 
-    def run(model, protocol, seed, function, *arguments, **more):
+    def run(model, protocol, seed, function, *arguments, **keywords):
         if (model, protocol, seed) not in done:
-            made = function(*arguments, seed=seed, **more)
-            record_run(options.results, made)
-            print(f"{model}, seed {seed}: {format_score(made.result)}", flush=True)
+            finished_run = function(*arguments, seed=seed, **keywords)
+            record_run(options.results, finished_run)
+            print(f"{model}, seed {seed}: {format_score(finished_run.result)}", flush=True)
 
     for protocol in PROTOCOLS:
         for seed in range(options.seeds):
             for model, make_estimator in BASELINES.items():
-                run(model, protocol, seed, run_baseline, described, X, protocol, model,
+                run(model, protocol, seed, run_baseline, descriptors, X, protocol, model,
                     make_estimator)  # fmt: skip
             model = f"textures of {SVM_BACKBONE} + SVM"
             run(model, protocol, seed, run_svm, tracks, protocol, SVM_BACKBONE)

@@ -20,7 +20,7 @@ def in_markdown(table):
 
 
 def with_table(readme, folder):
-    """The README's text with the table between its two marks."""
+    """Replace the table between its two marks in the text of the README."""
     before, rest = readme.split(BEGIN)
     table = in_markdown(results_table(folder))
     return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"

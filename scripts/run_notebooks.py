@@ -1,7 +1,7 @@
 """Run the notebooks top to bottom: what `make run` and `make notebooks` do.
 
-Executed copies go to `runs/` with a line of progress for each. With `--in-place` the notebooks
-themselves are executed, and their figures go to `results/`: that is how they are committed.
+Executed copies are written to `runs/`; each notebook prints one line of progress. With `--in-place`
+the notebooks themselves are executed and their results are written to `results/`, to be committed.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import nbformat
 import papermill
 
 from melgenre.data.collection import SYNTHETIC_WARNING, describe_collection, load_collection
+from melgenre.errors import MelgenreError
 from melgenre.evaluation.metrics import format_score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,55 +27,55 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--collection", default="auto", help="as for load_collection")
     parser.add_argument("--in-place", action="store_true", help="execute the notebooks themselves")
-    parser.add_argument("notebooks", nargs="*", help="file names; all of them if none is named")
+    parser.add_argument("notebooks", nargs="*", help="file names; by default all notebooks")
     options = parser.parse_args()
 
-    # The notebooks run in their own folder, so what is named from here is named in full.
+    # The notebooks run in their own folder, so a relative path would not be valid there.
     if os.environ.get("MELGENRE_DATA"):
         os.environ["MELGENRE_DATA"] = os.path.abspath(os.environ["MELGENRE_DATA"])
     try:
         tracks = load_collection(options.collection)
-    except (OSError, ValueError) as error:
+    except (MelgenreError, OSError) as error:
         sys.exit(str(error))
     print(describe_collection(tracks))
     synthetic = tracks["collection"].iloc[0] == "synthetic"
-    given = {"COLLECTION": options.collection}
+    settings = {"COLLECTION": options.collection}
     if synthetic:
-        given["RECIPE"] = "smoke-test"
+        settings["RECIPE"] = "smoke-test"
     if options.in_place:
-        os.environ["MELGENRE_RESULTS"] = "../results"  # as seen from the notebooks' folder
+        os.environ["MELGENRE_RESULTS"] = "../results"  # relative to the notebooks' folder
     else:
-        given["RESULTS"] = "../runs/results"
-        if not options.notebooks:  # a single notebook may read what others have written
+        settings["RESULTS"] = "../runs/results"
+        if not options.notebooks:  # a single notebook may read the results of others
             shutil.rmtree(RUNS / "results", ignore_errors=True)
 
-    known = read_lines(results_file(options.in_place))
+    earlier = read_lines(results_file(options.in_place))
     files = [NOTEBOOKS / name for name in options.notebooks] or sorted(NOTEBOOKS.glob("*.ipynb"))
     started = time.time()
     for number, file in enumerate(files, start=1):
         print(f"[{number}/{len(files)}] {file.stem} ...", end=" ", flush=True)
-        seconds = run(file, given, in_place=options.in_place)
+        seconds = run(file, settings, in_place=options.in_place)
         print(f"done in {seconds:.0f} s", flush=True)
-    report(time.time() - started, synthetic, known, in_place=options.in_place)
+    report(time.time() - started, synthetic, earlier, in_place=options.in_place)
 
 
-def run(file, given, *, in_place):
-    """Execute one notebook; returns the seconds it took, and leaves the program if a cell fails."""
+def run(file, settings, *, in_place):
+    """Execute one notebook and return its seconds; exit the program if a cell fails."""
     target = file if in_place else RUNS / file.name
     target.parent.mkdir(exist_ok=True)
-    known = papermill.inspect_notebook(str(file))
-    # In place the notebook's own settings are what is shown and run.
-    parameters = {} if in_place else {name: given[name] for name in known if name in given}
+    parameters = papermill.inspect_notebook(str(file))
+    # In place, the notebook's own settings are used: they are the ones that a reader sees.
+    changed = {} if in_place else {name: settings[name] for name in parameters if name in settings}
     started = time.time()
     try:
         papermill.execute_notebook(
-            str(file), str(target), parameters, cwd=str(NOTEBOOKS), kernel_name="python3",
+            str(file), str(target), changed, cwd=str(NOTEBOOKS), kernel_name="python3",
             progress_bar=False,
-            extra_arguments=["--Application.log_level=40"],  # no word of how the kernel is wired
+            extra_arguments=["--Application.log_level=40"],  # only errors of Jupyter itself
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         sys.exit(f"failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {target}")
-    except RuntimeError as error:  # the kernel itself is gone: out of memory, most often
+    except RuntimeError as error:  # the kernel died, most often for lack of memory
         sys.exit(f"stopped: {error}\nSee {target}")
     if in_place:
         strip_run_details(target)
@@ -82,7 +83,7 @@ def run(file, given, *, in_place):
 
 
 def strip_run_details(file):
-    """Drop what papermill noted of this run (paths, times): it says nothing to a reader."""
+    """Remove the paths and times that papermill has recorded: they are of no use to a reader."""
     notebook = nbformat.read(file, as_version=4)
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
@@ -92,7 +93,7 @@ def strip_run_details(file):
 
 
 def results_file(in_place):
-    """Where the notebooks write their figures down."""
+    """The file that the notebooks write their results to."""
     return (ROOT if in_place else RUNS) / "results" / "runs.jsonl"
 
 
@@ -100,13 +101,13 @@ def read_lines(file):
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
-def report(seconds, synthetic, known, *, in_place):
-    """Name what was made, and the accuracies of the results' lines that are not `known`."""
+def report(seconds, synthetic, earlier, *, in_place):
+    """Print the folders that were written, and the accuracies of results that are not `earlier`."""
     print(f"\nAll notebooks ran in {seconds / 60:.1f} minutes.")
     print(f"Executed notebooks: {'notebooks' if in_place else 'runs'}/")
     exported = ", ".join(sorted(file.parent.name for file in MODELS.glob("*/config.json")))
     print(f"Exported learners:  {MODELS.relative_to(ROOT)}/ ({exported or 'none yet'})")
-    for run in map(json.loads, set(read_lines(results_file(in_place))) - set(known)):
+    for run in map(json.loads, set(read_lines(results_file(in_place))) - set(earlier)):
         print(f"Accuracy of {run['architecture']}, {run['recipe']}: {format_score(run)}")
     if synthetic:
         print(f"\n{SYNTHETIC_WARNING}")

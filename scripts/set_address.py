@@ -2,8 +2,8 @@
 
     python scripts/set_address.py owner/name
 
-The address stands once, in pyproject.toml; this replaces it there and in the Colab badges and
-first cells that repeat it.
+pyproject.toml holds the address; the README, the Colab badges and the first cells of the notebooks
+repeat it. All of them are replaced.
 """
 
 import re
@@ -15,18 +15,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def current_address():
-    """`owner/name`, as pyproject.toml says it."""
+    """`owner/name`, as in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return project["urls"]["Repository"].removeprefix("https://github.com/")
 
 
 def main():
     if len(sys.argv) != 2 or not re.fullmatch(r"[\w.-]+/[\w.-]+", sys.argv[1]):
-        sys.exit("Say the repository's address as owner/name: make address REPO=owner/name")
+        sys.exit("Give the repository's address as owner/name: make address REPO=owner/name")
     old, new = current_address(), sys.argv[1]
     for file in [ROOT / "pyproject.toml", ROOT / "README.md", *ROOT.glob("notebooks/*.ipynb")]:
         text = file.read_text(encoding="utf-8")
-        # The address ends where a name does, or `own/er` would be found inside `own/erased`.
+        # The address must end where a name does: `own/er` is not the address in `own/erased`.
         changed = re.sub(
             rf"(github(?:\.com)?/){re.escape(old)}(?![\w-]|\.\w)", rf"\g<1>{new}", text
         )

@@ -1,4 +1,4 @@
-"""What several test files share: a small made-up collection, and real GTZAN where it is there."""
+"""Shared fixtures: a small synthetic collection, and real GTZAN if it is available."""
 
 import io
 import os
@@ -28,33 +28,33 @@ from melgenre.training.learner import (
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The suite runs on the CPU, also where there is a GPU; test_devices.py undoes it.
+# All tests run on the CPU, even if there is a GPU, except for those of test_devices.py.
 defaults.use_cuda = False
 
-# A machine that is busy must not fail a property.
+# No time limit for the examples of hypothesis: a busy machine must not fail a test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def gtzan():
-    """A folder with real clips of GTZAN; tests that want it are skipped without it."""
+    """A folder with real clips of GTZAN. Without it, the tests that need it are skipped."""
     folder = Path(os.environ.get("MELGENRE_DATA", ROOT.parent / "shared" / "gtzan"))
     if not (folder / "tracks.csv").exists():
-        pytest.skip("real GTZAN is not here: set MELGENRE_DATA to a folder that has it")
+        pytest.skip("needs real clips of GTZAN: set MELGENRE_DATA to their folder")
     return folder
 
 
 @pytest.fixture(scope="session")
 def music(tmp_path_factory):
-    """A folder of made-up music: ten genres, four clips by two artists each."""
+    """A folder of synthetic music: ten genres with four clips by two artists each."""
     folder = tmp_path_factory.mktemp("music") / "made-up"
     return make_synthetic_collection(folder, clips_per_genre=4, progress=False)
 
 
 @pytest.fixture(scope="session")
 def images(music, tmp_path_factory):
-    """The made-up music's table of tracks, with images and its artists kept apart."""
+    """The tracks of the synthetic music, with images and an artist-filtered split."""
     folder = tmp_path_factory.mktemp("images")
     tracks = extract_melspectrograms(find_tracks(music), folder, progress=False)
     return group_split(tracks)
@@ -62,18 +62,18 @@ def images(music, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def learner(images):
-    """A small network after one epoch: hardly accurate, but it runs."""
+    """A small network after a short training. It runs, but is not accurate."""
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:4])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
-    # Predicting clears fastai's recorder, so the losses are kept here.
+    # A prediction clears fastai's recorder, so the losses are kept here.
     learn.training_losses = [float(epoch[0]) for epoch in learn.recorder.values]
     return learn
 
 
 def run_of(learn, predictions=None, **changes):
-    """The run of a trained learner, with predictions of its held-out tracks and some result."""
+    """The run of a learner, with predictions of its held-out tracks and an invented result."""
     result = {"protocol": "artist-split", "accuracy": 0.5, "interval": [0.3, 0.7], "tracks": 8}
     if predictions is None:
         predictions = predict_tracks(learn, learn.dls.valid_ds.items.reset_index(drop=True))
@@ -83,7 +83,7 @@ def run_of(learn, predictions=None, **changes):
 
 @pytest.fixture(scope="session")
 def exported(learner, tmp_path_factory):
-    """The model folder of that network."""
+    """The model folder of `learner`."""
     folder = tmp_path_factory.mktemp("models") / "small"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "FEWEST_CLIPS", 8)  # the number of held-out clips
@@ -92,7 +92,7 @@ def exported(learner, tmp_path_factory):
 
 @pytest.fixture
 def write_song():
-    """A function that writes some seconds of a chord to a file, in the format of its name."""
+    """A function that writes a chord to a file, in the format of its suffix."""
 
     def write(path, seconds=2.0, rate=22050, channels=1, subtype=None):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ MESSY_GENRES = {
     "Jazz": (440, 2),
     "Шансон": (880, 1),
 }
-"""Pitch in Hz and beats a second of each genre: enough for a network to tell them apart."""
+"""Pitch in Hz and beats per second of each genre, enough for a network to distinguish them."""
 
 MESSY_ARTISTS = {
     "Ambient": ["Σίγμα", "Björk’s Töchter", "Ø"],
@@ -131,11 +131,11 @@ MESSY_FORMATS = [
 
 @pytest.fixture(scope="session")
 def messy_music(tmp_path_factory):
-    """A folder of music as people have it, of four genres: `<genre>/<artist>/<album>/<song>`.
+    """A messy folder of music, as users have: four genres, `<genre>/<artist>/<album>/<song>`.
 
-    36 made-up songs of 6 to 10 seconds, and one of five minutes: six formats, rates from 8 to
-    48 kHz, mono and stereo, cover images, names in many alphabets. Beside them three files that
-    are no songs: `cut off.mp3`, `empty.wav` and `text.mp3`.
+    36 synthetic songs of 6 to 10 seconds, and one of five minutes: five formats, sample rates from
+    8 to 48 kHz, mono and stereo, cover images, names in many alphabets. Three more files are not
+    readable: `cut off.mp3`, `empty.wav` and `text.mp3`.
     """
     pytest.importorskip("av", reason="m4a needs PyAV: pip install av")
     folder = tmp_path_factory.mktemp("messy") / "my music"
@@ -148,10 +148,10 @@ def messy_music(tmp_path_factory):
                 suffix, rate, channels = MESSY_FORMATS[number % len(MESSY_FORMATS)]
                 song = folder / genre / artist / "First album" / f"{title}.{suffix}"
                 song.parent.mkdir(parents=True, exist_ok=True)
-                y = made_up_song(rng, pitch, beat, 6 + number % 5, rate, channels)
+                y = synthetic_song(rng, pitch, beat, 6 + number % 5, rate, channels)
                 _write_messy(song, y, rate, cover=number % 3 == 0)
     album = folder / "Jazz" / "Miles O'Hara" / "First album"
-    y = np.tile(made_up_song(rng, *MESSY_GENRES["Jazz"], 10, 22050, 1), (30, 1))
+    y = np.tile(synthetic_song(rng, *MESSY_GENRES["Jazz"], 10, 22050, 1), (30, 1))
     soundfile.write(album / "Five minutes.mp3", y, 22050)
     cut = (album / "Five minutes.mp3").read_bytes()[:50_000]
     (folder / "Шансон" / "Алла" / "First album" / "cut off.mp3").write_bytes(cut)
@@ -160,7 +160,7 @@ def messy_music(tmp_path_factory):
     return folder
 
 
-def made_up_song(rng, pitch, beat, seconds, rate, channels):
+def synthetic_song(rng, pitch, beat, seconds, rate, channels):
     """Samples [shape=(n, channels)] of a chord near a pitch, with a beat and some noise."""
     t = np.arange(seconds * rate) / rate
     pitch = pitch * rng.uniform(0.9, 1.1)
@@ -187,7 +187,7 @@ def cover_jpeg():
 
 
 def id3_cover():
-    """An ID3 tag that holds a cover image, as it stands before the sound of an mp3."""
+    """An ID3 tag with a cover image, which precedes the sound in an mp3."""
     content = b"\0image/jpeg\0\x03\0" + cover_jpeg()
     frame = b"APIC" + struct.pack(">I", len(content)) + b"\0\0" + content
     size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
@@ -195,7 +195,7 @@ def id3_cover():
 
 
 def write_by_pyav(song, y, rate, *, cover=False, codec="aac"):
-    """Write samples [shape=(n, channels)] by PyAV, in the container that the name ends with."""
+    """Write samples [shape=(n, channels)] by PyAV, in the container of the suffix."""
     import av
 
     layout = {1: "mono", 2: "stereo", 16: "hexadecagonal"}[y.shape[1]]

@@ -1,4 +1,4 @@
-"""Models under protocols, on a small made-up collection."""
+"""Models under protocols, on a small synthetic collection."""
 
 import sys
 from functools import partial
@@ -20,7 +20,7 @@ MEMBERS = ["resnet18, frozen-head", "resnet18, texture"]
 
 @pytest.fixture(scope="module")
 def run_again(music, tmp_path_factory):
-    """A function that runs `make results` on few small models, and resumes."""
+    """A function that runs `make results` with small models, and resumes when called again."""
     folder = tmp_path_factory.mktemp("project")
 
     def run():
@@ -49,7 +49,7 @@ def test_every_model_is_run_once_and_the_ensemble_averages_their_probabilities(r
     averaged = load_predictions(results, runs.loc[[make_results.ENSEMBLE]]).set_index("track_id")
     p = sum(table["p_bellrain"] for table in tables) / 2
     assert averaged["p_bellrain"].to_dict() == pytest.approx(p.to_dict(), abs=2e-3)
-    # Interrupted before the ensemble: the next run makes only that.
+    # If the first run was interrupted before the ensemble, the next run adds only that.
     (results / "runs.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     again = load_results(run_again()).set_index("model").loc[runs.index]
     assert (

@@ -18,7 +18,7 @@ def names(folder):
 
 
 def test_a_file_is_replaced_completely_or_not_at_all(tmp_path):
-    file = tmp_path / ("n" * 251 + ".txt")  # as long as a name can be
+    file = tmp_path / ("n" * 251 + ".txt")  # the longest possible name
     with atomic_write(file) as part:
         part.write_text("first")
     with pytest.raises(RuntimeError), atomic_write(file) as part:
@@ -44,7 +44,7 @@ def test_a_folder_is_replaced_completely_or_not_at_all(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
-def test_a_folder_whose_replacement_was_killed_comes_back(tmp_path, monkeypatch):
+def test_a_folder_whose_replacement_was_killed_is_restored(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     with atomic_folder(folder) as part:
         (part / "a").write_text("first")
@@ -76,7 +76,7 @@ with atomic_write(sys.argv[1] + "/file") as a, atomic_folder(sys.argv[1] + "/fol
 """
 
 
-def test_files_of_a_killed_process_are_swept_and_those_of_a_running_one_are_kept(tmp_path):
+def test_temporary_files_of_killed_processes_are_deleted_and_those_of_running_ones_kept(tmp_path):
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     process.stdout.readline()
@@ -103,7 +103,7 @@ def test_a_temporary_folder_is_private_and_that_of_a_killed_process_is_deleted(t
 @pytest.mark.skipif(not hasattr(os, "chown") or os.getuid(), reason="needs root")
 def test_files_of_another_user_are_kept(tmp_path):
     left = tmp_path / ".melgenre-0123456789ab.part"
-    os.mkfifo(left)  # opening it would block for ever
+    os.mkfifo(left)  # opening it would block
     os.chown(left, 12345, 12345)
     with temporary_folder(tmp_path):
         assert left.exists()
@@ -135,7 +135,7 @@ def test_control_characters_are_printed_as_text():
 
 
 @given(st.text() | st.from_regex(r"'*[=+\-@]?.*") | st.floats(allow_nan=False))
-def test_no_cell_begins_as_a_formula_and_each_is_restored(cell):
+def test_no_written_cell_begins_as_a_formula_and_each_is_restored(cell):
     written = spreadsheet_safe(cell)
     assert not (isinstance(written, str) and written.startswith(("=", "+", "-", "@", "\t", "\r")))
     assert spreadsheet_plain(written) == cell

@@ -1,4 +1,4 @@
-"""A short round of the fuzzer, always with the same inputs: nothing may surprise."""
+"""A short run of the fuzzer, always with the same inputs, has no findings."""
 
 import json
 import subprocess
@@ -7,12 +7,13 @@ import sys
 import pytest
 from conftest import ROOT
 
-pytest.importorskip("av", reason="some of the sounds need PyAV: pip install av")
+pytest.importorskip("av", reason="some recordings need PyAV: pip install av")
 sys.path.insert(0, str(ROOT / "fuzz"))
 import fuzz  # noqa: E402
 
 
-def test_every_door_takes_its_whole_files_and_names_what_is_wrong_with_others(tmp_path):
+@pytest.mark.slow
+def test_every_target_accepts_valid_files_and_raises_named_errors_for_damaged_ones(tmp_path):
     record = tmp_path / "record.json"
     command = [sys.executable, ROOT / "fuzz" / "fuzz.py", "--inputs", "390", "--record", record]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -21,15 +22,15 @@ def test_every_door_takes_its_whole_files_and_names_what_is_wrong_with_others(tm
     assert counts["all"]["inputs"] == 390
     assert counts["all"]["findings"] == 0
     assert counts["all"]["errors"] > 100
-    for door, count in counts["doors"].items():
-        assert count["answers"], f"{door} takes no whole file any more: {count}"
+    for target, count in counts["targets"].items():
+        assert count["accepted"], f"{target} accepts no valid file: {count}"
 
 
-LYING = """
+FAULTY = """
 import os
 from melgenre.data.audio import AudioError
 
-def lying(folder, content, choice):
+def faulty(folder, content, choice):
     if content == b"raise":
         raise KeyError("raise")
     if content == b"die":
@@ -45,8 +46,9 @@ def lying(folder, content, choice):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "content, found",
+    "content, finding",
     [
         (b"raise", "KeyError"),
         (b"die", "the process died"),
@@ -56,16 +58,16 @@ def lying(folder, content, choice):
         (b"outside", "written outside"),
     ],
 )
-def test_what_must_not_happen_is_found(tmp_path, monkeypatch, content, found):
+def test_every_kind_of_fault_is_a_finding(tmp_path, monkeypatch, content, finding):
     (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "lying_door.py").write_text(LYING)
+    (tmp_path / "code" / "faulty_target.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(tmp_path / "code")
-    from lying_door import lying
+    from faulty_target import faulty
 
     place = tmp_path / "place"
     (place / "beside").mkdir(parents=True)
     (place / "beside" / "kept").write_text("kept")
-    worker = fuzz.Worker(place / "scratch", [(lying, b"whole")])
-    assert worker.run(lying, b"whole", 0) == "answer"
-    assert found in worker.run(lying, content, 0)
+    worker = fuzz.Worker(place / "scratch", [(faulty, b"valid")])
+    assert worker.run(faulty, b"valid", 0) == "accepted"
+    assert finding in worker.run(faulty, content, 0)
     worker.stop()

@@ -1,4 +1,4 @@
-"""What is loaded, and when: a page or a script must not wait for what it does not use."""
+"""Heavy packages are imported only when they are used."""
 
 import subprocess
 import sys
@@ -20,12 +20,12 @@ def test_the_package_loads_nothing_heavy_until_a_name_is_used():
     assert loaded("import melgenre as mg; dir(mg); mg.MelSettings; mg.project_folder()") == set()
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_can_be_imported():
     loaded("import melgenre as mg; [getattr(mg, name) for name in mg.__all__]")
 
 
 @pytest.mark.parametrize("part", ["data", "features", "evaluation"])
-def test_torch_stays_out_of(part):
+def test_importing_a_subpackage_does_not_load_torch(part):
     program = f"""
 import importlib, pkgutil, melgenre.{part}
 for module in pkgutil.walk_packages(melgenre.{part}.__path__, "melgenre.{part}."):
@@ -34,7 +34,7 @@ for module in pkgutil.walk_packages(melgenre.{part}.__path__, "melgenre.{part}."
     assert not loaded(program) & {"torch", "fastai"}
 
 
-def test_a_prediction_by_onnx_runtime_loads_little(exported):
+def test_a_prediction_by_onnx_runtime_loads_no_other_heavy_package(exported):
     program = f"""
 import numpy as np
 from melgenre import GenreClassifier

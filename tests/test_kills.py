@@ -1,6 +1,6 @@
-"""Operations that write files are killed at random moments, and end as undisturbed when run again.
+"""Operations that are killed at random moments give the same files when they run again.
 
-`make kill` does the same 25 times for each.
+`make kill` does the same 25 times for each operation.
 """
 
 import json
@@ -15,9 +15,10 @@ sys.path.append(str(ROOT / "fuzz"))
 from operations import OPERATIONS  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_killed_operation_runs_again_and_ends_as_undisturbed(operation, tmp_path):
-    # In a process of its own: it forks, which a process with threads must not do.
+def test_a_killed_operation_runs_again_with_the_same_result(operation, tmp_path):
+    # In a process of its own: it forks, and a process with threads must not fork.
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", ROOT / "fuzz" / "kill.py", "--kills", "3", "--only",
          operation, "--record", tmp_path / "record.json"],
@@ -29,7 +30,7 @@ def test_a_killed_operation_runs_again_and_ends_as_undisturbed(operation, tmp_pa
     assert list(tmp_path.iterdir()) == [tmp_path / "record.json"]
 
 
-def test_the_committed_records_have_no_findings_and_the_document_names_their_counts():
+def test_the_committed_records_have_no_findings_and_reliability_md_has_their_counts():
     fuzzed, killed = (
         json.loads((ROOT / "fuzz" / name).read_text()) for name in ("record.json", "kills.json")
     )
@@ -42,7 +43,7 @@ def test_the_committed_records_have_no_findings_and_the_document_names_their_cou
     assert f"| {25 * len(OPERATIONS)} kills, 0 findings |" in document
 
 
-def test_each_test_that_the_document_names_is_there():
+def test_every_test_file_that_reliability_md_names_exists():
     document = (ROOT / "docs" / "reliability.md").read_text()
     for name in set(re.findall(r"`([\w/]*test_\w+\.py)`", document)):
         assert (ROOT / "tests" / name).exists(), name

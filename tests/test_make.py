@@ -1,4 +1,4 @@
-"""What make does before and beside its installation, with stand-ins for what it installs."""
+"""The targets of the Makefile, with fakes of the programs that it installs."""
 
 import os
 import re
@@ -10,12 +10,12 @@ import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
 
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone whose environment is there already, of programs that only note their arguments."""
+    """A clone with an environment of fake programs, which only record their arguments."""
     folder = tmp_path / "clone"
     folder.mkdir()
     for name in ("Makefile", "README.md", "pyproject.toml", "requirements.txt", "constraints.txt",
@@ -27,7 +27,7 @@ def clone(tmp_path):
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("pip", "jupyter", "melgenre"):
-        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >> .venv/called\n')
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >> .venv/calls\n')
         (programs / name).chmod(0o755)
     (folder / ".venv" / ".run").touch()
     git(folder, "init", "--quiet")
@@ -43,42 +43,42 @@ def git(folder, *arguments):
 
 
 def make(folder, *arguments, **environment):
-    """The process of a make, and what programs it has called."""
-    (folder / ".venv" / "called").unlink(missing_ok=True)
+    """Run make; returns its process, and the calls of the fake programs."""
+    (folder / ".venv" / "calls").unlink(missing_ok=True)
     ran = subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True,
                          env={**os.environ, **environment})  # fmt: skip
-    called = folder / ".venv" / "called"
-    return ran, called.read_text().splitlines() if called.exists() else []
+    file = folder / ".venv" / "calls"
+    return ran, file.read_text().splitlines() if file.exists() else []
 
 
 @pytest.mark.parametrize("target", ["app", "bench"])
-def test_a_model_that_is_missing_is_named_before_anything_is_installed(clone, target):
+def test_a_missing_model_is_reported_before_anything_is_installed(clone, target):
     (clone / ".venv" / ".run").unlink()
-    ran, called = make(clone, target)
+    ran, calls = make(clone, target)
     assert ran.returncode != 0
     assert "No model in models/resnet34 yet: `make run` trains and exports one." in ran.stdout
-    assert called == []
+    assert calls == []
     assert not (clone / ".venv" / ".run").exists()
 
 
-def test_the_page_is_shown_of_the_model_that_is_named(clone):
+def test_make_app_serves_the_given_model(clone):
     (clone / "models" / "mine").mkdir(parents=True)
     (clone / "models" / "mine" / "config.json").touch()
     for model in ("models/mine", "hf:owner/name"):
-        ran, called = make(clone, "app", f"MODEL={model}")
+        ran, calls = make(clone, "app", f"MODEL={model}")
         assert ran.returncode == 0, ran.stderr
-        assert called[-1] == f"melgenre app --model {model}"
+        assert calls[-1] == f"melgenre app --model {model}"
 
 
 @pytest.mark.parametrize("uid, option", [(0, "--allow-root "), (1000, "")])
-def test_jupyterlab_starts_as_root_too(clone, tmp_path, uid, option):
+def test_make_lab_allows_root_only_to_root(clone, tmp_path, uid, option):
     (tmp_path / "id").write_text(f"#!/bin/sh\necho {uid}\n")
     (tmp_path / "id").chmod(0o755)
-    _, called = make(clone, "lab", PATH=f"{tmp_path}:{os.environ['PATH']}")
-    assert called == [f"jupyter lab {option}lab"]
+    _, calls = make(clone, "lab", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert calls == [f"jupyter lab {option}lab"]
 
 
-def test_a_notebook_that_a_reader_runs_changes_no_tracked_file(clone, music, monkeypatch):
+def test_a_notebook_in_lab_changes_no_tracked_file(clone, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     monkeypatch.delenv("MELGENRE_RESULTS", raising=False)
     make(clone, "lab")
@@ -92,14 +92,14 @@ def test_a_notebook_that_a_reader_runs_changes_no_tracked_file(clone, music, mon
     printed = [output.text for output in notebook.cells[-1].outputs if output.name == "stdout"]
     assert printed == ["../runs/results\n"]
     assert git(clone, "status", "--porcelain") == ""
-    # A second call keeps what the reader has made.
+    # A second call keeps the changes of the user.
     written = file.read_bytes()
     make(clone, "lab")
     assert file.read_bytes() == written
     assert (clone / "lab" / "04_finetune_resnet34.ipynb").exists()
 
 
-def test_the_lock_holds_the_versions_that_are_tested_with_their_hashes():
+def test_the_lock_has_the_tested_versions_with_their_hashes():
     pinned = re.compile(r"^([\w.-]+)==([\w.]+)", re.M)
 
     def versions(name):
@@ -109,7 +109,7 @@ def test_the_lock_holds_the_versions_that_are_tested_with_their_hashes():
     locked = versions("requirements.lock")
     constrained = versions("constraints.txt")
     names = {name for name, _ in constrained}
-    # Other systems need other packages besides.
+    # The lock also has packages that only other systems need.
     assert {one for one in locked if one[0] in names} == constrained
     assert ("pillow", "13.0.0") in locked
     text = (ROOT / "requirements.lock").read_text()

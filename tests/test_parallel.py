@@ -1,4 +1,4 @@
-"""Work on all cores."""
+"""Parallel calls: their order, progress bar, errors and working directory."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from melgenre.features.descriptors import compute_descriptors
 from melgenre.features.images import extract_melspectrograms
 from melgenre.parallel import MIN_PARALLEL, parallel_map
 
-DESCRIBE_IN_A_FRESH_ENVIRONMENT = """
+COMPUTE_WITH_EMPTY_CACHE = """
 import os, sys
 from pathlib import Path
 import pandas as pd
@@ -28,7 +28,7 @@ print(len(before), "compiled before,", len(compiled() - before), "by workers")
 
 
 @pytest.mark.parametrize("count", [0, 1, MIN_PARALLEL, 3 * MIN_PARALLEL])
-def test_results_come_in_the_order_of_the_calls(count):
+def test_results_are_in_the_order_of_the_calls(count):
     calls = [(number, 2) for number in range(count)]
     results = parallel_map(pow, calls, desc="squares", unit=" squares", progress=False)
     assert list(results) == [number**2 for number in range(count)]
@@ -43,8 +43,10 @@ def test_the_bar_counts_the_calls(capfd):
 
 
 @pytest.mark.slow
-def test_relative_paths_are_those_of_the_caller(tmp_path, write_song, monkeypatch):
-    """The workers of the first round are used again in the second, in their first folder."""
+def test_relative_paths_are_relative_to_the_working_directory_of_the_caller(
+    tmp_path, write_song, monkeypatch
+):
+    """The workers of the first round are reused in the second, where the directory has changed."""
     for folder in (tmp_path / "one", tmp_path / "other"):
         names = [f"{number}.wav" for number in range(MIN_PARALLEL + 2)]
         for name in names:
@@ -56,7 +58,7 @@ def test_relative_paths_are_those_of_the_caller(tmp_path, write_song, monkeypatc
         assert len(list((folder / "images").rglob("*.png"))) == len(names)
 
 
-def test_what_a_call_raises_is_raised(tmp_path):
+def test_an_error_in_a_worker_is_raised(tmp_path):
     with pytest.raises(FileNotFoundError):
         list(
             parallel_map(os.listdir, [(tmp_path / "none",)] * (MIN_PARALLEL + 1), desc="", unit="")
@@ -64,12 +66,12 @@ def test_what_a_call_raises_is_raised(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_compile_nothing_side_by_side(tmp_path, write_song):
-    """Processes that fill numba's cache at once can leave it so that every later one crashes."""
+def test_workers_compile_nothing_in_parallel(tmp_path, write_song):
+    """Processes that write to numba's cache at the same time can damage it."""
     songs = [str(write_song(tmp_path / f"{i}.wav")) for i in range(MIN_PARALLEL + 2)]
     cache = tmp_path / "numba"
     run = subprocess.run(
-        [sys.executable, "-c", DESCRIBE_IN_A_FRESH_ENVIRONMENT, *songs],
+        [sys.executable, "-c", COMPUTE_WITH_EMPTY_CACHE, *songs],
         env={**os.environ, "NUMBA_CACHE_DIR": str(cache)}, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

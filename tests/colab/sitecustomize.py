@@ -1,3 +1,3 @@
-"""Every process with this folder on its path is on Colab, where google.colab is imported first."""
+"""Every process with this folder on its path imports google.colab first, as on Colab."""
 
 import google.colab  # noqa: F401

@@ -13,37 +13,37 @@ from melgenre.evaluation.metrics import (
 from melgenre.training.learner import predict_tracks
 
 
-def table(right, artists=None):
-    """Predictions of two genres, of which the share that `right` says are right."""
-    genre = np.resize(["jazz", "rock"], len(right))
-    other = np.resize(["rock", "jazz"], len(right))
-    frame = pd.DataFrame({"track_id": [f"t{i}" for i in range(len(right))], "genre": genre})
-    frame["predicted"] = np.where(right, genre, other)
+def table(correct, artists=None):
+    """Predictions of two genres; `correct` holds whether each is correct."""
+    genre = np.resize(["jazz", "rock"], len(correct))
+    other = np.resize(["rock", "jazz"], len(correct))
+    frame = pd.DataFrame({"track_id": [f"t{i}" for i in range(len(correct))], "genre": genre})
+    frame["predicted"] = np.where(correct, genre, other)
     frame["artist_id"] = artists
     return frame
 
 
 @settings(max_examples=50)
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
-def test_the_interval_holds_the_accuracy(right):
-    low, high = bootstrap_ci(table(right))
-    assert 0 <= low <= np.mean(right) <= high <= 1
+def test_the_interval_contains_the_accuracy(correct):
+    low, high = bootstrap_ci(table(correct))
+    assert 0 <= low <= np.mean(correct) <= high <= 1
 
 
-def test_the_interval_of_290_tracks_is_some_five_points_to_each_side():
+def test_the_interval_of_290_tracks_reaches_some_six_points_to_each_side():
     low, high = bootstrap_ci(table(np.arange(290) % 10 < 6))
     assert 0.05 < 0.6 - low < 0.065
     assert 0.05 < high - 0.6 < 0.065
 
 
-def test_artists_that_fail_together_widen_it():
-    right = np.repeat(np.arange(30) % 2 == 0, 10)
-    narrow = np.diff(bootstrap_ci(table(right)))
-    wide = np.diff(bootstrap_ci(table(right, artists=np.repeat(np.arange(30), 10).astype(str))))
+def test_errors_correlated_within_artists_widen_the_interval():
+    correct = np.repeat(np.arange(30) % 2 == 0, 10)
+    narrow = np.diff(bootstrap_ci(table(correct)))
+    wide = np.diff(bootstrap_ci(table(correct, artists=np.repeat(np.arange(30), 10).astype(str))))
     assert wide > 2 * narrow
 
 
-def test_a_result_names_what_it_was_measured_on():
+def test_a_result_contains_its_tracks_leaks_and_recall():
     predictions = table([True, True, False, True])
     split = predictions.assign(split=["train", "test"] * 2, artist_id=["x", "x", "y", "z"])
     result = evaluate(predictions, "random", split=split)
@@ -61,13 +61,13 @@ def test_a_result_names_what_it_was_measured_on():
         evaluate(predictions.head(0), "random")
 
 
-def test_a_genre_without_predictions_gives_no_accuracy():
+def test_a_genre_without_predictions_raises_an_error():
     predictions = table([True, True]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
     with pytest.raises(ValueError, match="No track of 'blues'"):
         evaluate(predictions, "random")
 
 
-def test_a_genre_without_test_tracks_is_named_beside_the_accuracy():
+def test_a_genre_without_test_tracks_is_listed_as_untested():
     predictions = table([True, True, True, False]).assign(p_jazz=0.5, p_rock=0.5, p_blues=0.0)
     train = pd.DataFrame({"track_id": ["b1", "b2"], "genre": "blues", "split": "train"})
     split = pd.concat([predictions.assign(split="test"), train])
@@ -80,7 +80,7 @@ def test_a_genre_without_test_tracks_is_named_beside_the_accuracy():
         evaluate(predictions[predictions["genre"] == "rock"], "artist-split", split=split)
 
 
-def test_the_interval_has_a_width_where_all_tracks_are_right_or_none():
+def test_the_interval_has_a_width_if_all_or_no_predictions_are_correct():
     for n in (3, 17, 60):
         low, high = bootstrap_ci(table(np.ones(n, bool)))
         assert (low, high) == (pytest.approx(1 - 3 / n), 1)
@@ -88,7 +88,7 @@ def test_the_interval_has_a_width_where_all_tracks_are_right_or_none():
         assert (low, high) == (0, pytest.approx(3 / n))
 
 
-def test_a_model_is_no_better_than_itself():
+def test_a_model_does_not_differ_from_itself():
     one = table(np.arange(100) % 3 == 0)
     same = paired_permutation_test(one, one)
     assert (same["difference"], same["p_value"]) == (0.0, 1.0)
@@ -100,28 +100,28 @@ def test_a_clear_difference_is_significant():
     assert better["difference"] == pytest.approx(0.3)
     assert better["p_value"] < 0.001
     assert better["interval"][0] > 0.2
-    back = paired_permutation_test(bad, good)
-    assert back["difference"] == pytest.approx(-0.3)
-    assert back["p_value"] == better["p_value"]
+    worse = paired_permutation_test(bad, good)
+    assert worse["difference"] == pytest.approx(-0.3)
+    assert worse["p_value"] == better["p_value"]
 
 
-def test_a_difference_by_one_artist_alone_is_no_difference():
+def test_a_difference_on_one_artist_only_is_not_significant():
     artists = np.repeat(np.arange(20), 10).astype(str)
     good = table(np.ones(200, bool), artists=artists)
     bad = table(np.arange(200) >= 10, artists=artists)
     assert paired_permutation_test(good, bad)["p_value"] > 0.5
 
 
-def test_only_the_same_tracks_are_compared():
+def test_predictions_of_different_tracks_cannot_be_compared():
     with pytest.raises(ValueError, match="models of one protocol"):
         paired_permutation_test(table([True, False]), table([True]))
 
 
-def test_a_learner_fills_the_table(learner, images):
+def test_predict_tracks_adds_probabilities_and_predictions_to_the_table(learner, images):
     tracks = images.head(6)
     predictions = predict_tracks(learner, tracks)
     pd.testing.assert_frame_equal(predictions[tracks.columns], tracks)
     probabilities = predictions[[f"p_{genre}" for genre in learner.dls.vocab]]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    best = probabilities.idxmax(axis=1).str.removeprefix("p_")
-    assert best.tolist() == predictions["predicted"].tolist()
+    highest = probabilities.idxmax(axis=1).str.removeprefix("p_")
+    assert highest.tolist() == predictions["predicted"].tolist()

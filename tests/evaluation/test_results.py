@@ -1,4 +1,4 @@
-"""The committed results: they agree with their predictions, and the README agrees with them."""
+"""The committed results agree with their predictions and with the README."""
 
 import json
 import sys
@@ -33,11 +33,11 @@ from results_table import with_table  # noqa: E402
 RUNS = [run for _, run in load_results(ROOT / "results").iterrows()]
 
 
-def test_no_committed_run_is_left_out():
+def test_all_committed_runs_are_loaded():
     assert len(RUNS) == len((ROOT / "results" / "runs.jsonl").read_text().splitlines())
 
 
-def test_the_readme_has_the_committed_results():
+def test_the_table_of_the_readme_has_the_committed_results():
     readme = (ROOT / "README.md").read_text()
     assert with_table(readme, ROOT / "results") == readme
 
@@ -46,20 +46,20 @@ def test_the_readme_has_the_committed_results():
 def test_each_result_follows_from_its_predictions(run):
     assert differences(ROOT / "results", run) == {}
     assert unknown_tracks(ROOT / "results", run) == []
-    facts = gtzan_metadata()
+    metadata = gtzan_metadata()
     predictions = load_predictions(ROOT / "results", pd.DataFrame([run])).merge(
-        facts[["track_id", "fault_filtered_split"]], on="track_id", how="left"
+        metadata[["track_id", "fault_filtered_split"]], on="track_id", how="left"
     )
     probabilities = predictions.filter(like="p_")
     if len(probabilities.columns):
-        named = probabilities.idxmax(axis=1).str.removeprefix("p_")
-        assert (named == predictions["predicted"]).mean() > 0.98  # but for ties in rounding
+        highest = probabilities.idxmax(axis=1).str.removeprefix("p_")
+        assert (highest == predictions["predicted"]).mean() > 0.98  # rounded ones may be equal
     assert not predictions["track_id"].duplicated().any()
     if run["protocol"] == "random-10-fold":
         assert len(predictions) in (999, 1000)
     if run["protocol"] == "artist-3-fold":
         assert set(predictions["track_id"]) >= set(
-            facts.dropna(subset="artist_fold")["track_id"]
+            metadata.dropna(subset="artist_fold")["track_id"]
         ) - {"jazz.00054"}
     if run["protocol"].startswith("fault-filtered"):
         assert set(predictions["fault_filtered_split"]) == {"test"}
@@ -67,7 +67,7 @@ def test_each_result_follows_from_its_predictions(run):
 
 
 def example(*, jazz=(0.9, 0.1), seed=0):
-    """A run with predictions of two tracks, one of jazz and one of rock, from their `p_jazz`."""
+    """A run with predictions of two tracks, one of jazz and one of rock, given their `p_jazz`."""
     predictions = pd.DataFrame({"track_id": ["a", "b"], "genre": ["jazz", "rock"]})
     predictions = predictions.assign(p_jazz=jazz, p_rock=[1 - p for p in jazz])
     predictions["predicted"] = ["jazz" if p > 0.5 else "rock" for p in jazz]
@@ -78,7 +78,7 @@ def example(*, jazz=(0.9, 0.1), seed=0):
     )  # fmt: skip
 
 
-def test_a_run_is_written_down_and_replaces_its_earlier_line(tmp_path):
+def test_a_run_is_recorded_and_replaces_an_earlier_run_of_its_seed(tmp_path):
     record_run(tmp_path, example(jazz=(0.1, 0.9)))
     record_run(tmp_path, example(seed=1))
     record_run(tmp_path, example(jazz=(0.8766, 0.9)))
@@ -88,7 +88,7 @@ def test_a_run_is_written_down_and_replaces_its_earlier_line(tmp_path):
     assert kept["p_jazz"].tolist() == [0.877, 0.9]
 
 
-def test_runs_written_at_once_are_all_kept(tmp_path):
+def test_runs_recorded_at_the_same_time_are_all_kept(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: record_run(tmp_path, example(seed=seed)), range(16)))
     assert sorted(load_results(tmp_path)["seed"]) == list(range(16))
@@ -118,7 +118,7 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
     (lambda file: file.write_text(file.read_text().replace("jazz,jazz", "jazz,rock")), "give 50"),
     (lambda file: file.write_bytes(b"\xff\0"), "its predictions or its accuracy are damaged"),
 ])  # fmt: skip
-def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, damage, sentence):
+def test_a_run_whose_predictions_give_another_accuracy_is_left_out(tmp_path, damage, sentence):
     record_run(tmp_path, example())
     record_run(tmp_path, example(seed=1))
     damage(tmp_path / "predictions" / "c_random_small-smoke-test_0.csv")
@@ -129,7 +129,7 @@ def test_a_run_whose_predictions_do_not_give_its_accuracy_is_left_out(tmp_path, 
 @pytest.mark.parametrize("name, value", [
     ("seed", []), ("seed", [0]), ("accuracy", 10**400), ("accuracy", None), ("model", {}),
 ])  # fmt: skip
-def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
+def test_a_line_with_invalid_values_is_left_out(tmp_path, name, value):
     record_run(tmp_path, example())
     record_run(tmp_path, example(seed=1))
     first, second = map(json.loads, (tmp_path / "runs.jsonl").read_text().splitlines())
@@ -140,7 +140,7 @@ def test_a_line_of_other_values_is_left_out(tmp_path, name, value):
     assert load_predictions(tmp_path, runs)["seed"].unique().tolist() == [1]
 
 
-def test_a_results_file_names_no_file_of_another_folder(tmp_path):
+def test_predictions_outside_the_results_folder_are_not_read(tmp_path):
     record_run(tmp_path / "results", example())
     predictions = tmp_path / "results" / "predictions"
     (predictions / "c_random_small-smoke-test_0.csv").rename(tmp_path / "other.csv")
@@ -150,7 +150,7 @@ def test_a_results_file_names_no_file_of_another_folder(tmp_path):
         assert load_results(tmp_path / "results").empty
 
 
-def test_a_genre_may_be_named_as_pandas_names_missing_values(tmp_path):
+def test_a_genre_may_have_a_name_that_pandas_reads_as_missing(tmp_path):
     predictions = example().predictions
     predictions = predictions.replace({"genre": {"jazz": "None"}, "predicted": {"jazz": "None"}})
     predictions = predictions.rename(columns={"p_jazz": "p_None"})
@@ -159,15 +159,15 @@ def test_a_genre_may_be_named_as_pandas_names_missing_values(tmp_path):
     assert load_results(tmp_path)["accuracy"].tolist() == [1.0]
 
 
-def test_a_result_is_the_mean_of_its_seeds(tmp_path):
+def test_an_accuracy_is_the_mean_of_its_seeds(tmp_path):
     record_run(tmp_path, example())
     record_run(tmp_path, example(jazz=(0.9, 0.9), seed=1))
-    figure = summarise_results(tmp_path).iloc[0]
-    assert (figure["accuracy"], figure["seeds"], figure["tracks"]) == (0.75, 2, 2)
-    assert figure["low"] <= 0.75 <= figure["high"]
+    result = summarise_results(tmp_path).iloc[0]
+    assert (result["accuracy"], result["seeds"], result["tracks"]) == (0.75, 2, 2)
+    assert result["low"] <= 0.75 <= result["high"]
 
 
-def test_the_best_model_is_compared_with_each_other():
+def test_the_best_model_is_compared_with_each_of_the_others():
     table = compare_models(ROOT / "results", "fault-filtered")
     assert table["accuracy"].is_monotonic_decreasing
     others = table.iloc[1:]
@@ -179,7 +179,7 @@ def test_the_best_model_is_compared_with_each_other():
     assert others["p_value"].between(0, 1).all()
 
 
-def test_a_table_names_how_many_seeds_are_missing(tmp_path):
+def test_a_table_gives_the_number_of_seeds_if_some_are_missing(tmp_path):
     record_run(tmp_path, example())
     (text,) = table_of_results(tmp_path).loc["small, smoke-test"]
     assert text.startswith("100.0 [") and text.endswith("] (1 of 3 seeds)")
@@ -197,5 +197,5 @@ def test_the_plots_show_every_result():
     published["protocol"] = ["fault-filtered", "random"]
     ax = plot_published(published, ROOT / "results")
     names = [text.get_text() for text in ax.get_yticklabels()]
-    assert "another" not in names, "its protocol is another"
+    assert "another" not in names, "it has another protocol"
     assert "theirs" in names and "resnet34, texture (train+valid)" in names

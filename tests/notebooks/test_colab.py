@@ -1,7 +1,7 @@
 """The notebooks on Colab: with a fake google.colab, each alone in an empty folder.
 
-`make test-colab` runs all of this in an environment with Colab's versions. In `make test`, only
-the first cell runs, and its pip is a fake.
+`make test-colab` runs all of these tests in an environment with Colab's versions. `make test` runs
+only the first cell, with a fake pip.
 """
 
 import http.server
@@ -25,7 +25,7 @@ from melgenre.data.collection import DOWNLOADS
 from melgenre.notebook import DRIVE_PROMPT, NO_DRIVE
 
 FAKES = ROOT / "tests" / "colab"
-ENVIRONMENT = os.environ.get("COLAB_ENVIRONMENT")  # where Colab's versions are installed
+ENVIRONMENT = os.environ.get("COLAB_ENVIRONMENT")  # with Colab's versions
 PYTHON = Path(ENVIRONMENT, "bin", "python").absolute() if ENVIRONMENT else sys.executable
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 EXECUTE = """
@@ -41,12 +41,12 @@ finally:
 
 
 def run_all(notebook, folder, source, python, **environment):
-    """Run a notebook alone in a new folder; returns it with its outputs.
+    """Run a notebook alone in a new folder, and return it with its outputs.
 
-    As with "Run all", no cell runs after one that fails. `source` is what the first cell installs.
+    As with "Run all", no cell runs after one that fails. The first cell installs `source`.
     """
     for cell in code_cells(notebook):
-        cell.outputs, cell.execution_count = [], None  # those that it was committed with
+        cell.outputs, cell.execution_count = [], None  # remove the committed ones
     folder.mkdir()
     file = folder / "notebook.ipynb"
     file.write_text(nbformat.writes(notebook).replace(f"git+{ADDRESS}", str(source)))
@@ -67,9 +67,9 @@ def printed(cell):
 
 
 def error(cell):
-    """The text of a cell's error; None where it has none."""
-    shown = [output for output in cell.outputs if output.output_type == "error"]
-    return "\n".join(shown[0].traceback) if shown else None
+    """The text of a cell's error, or None."""
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    return "\n".join(errors[0].traceback) if errors else None
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def first_cell():
 
 
 class TestFirstCell:
-    """With the package on the path: pip only writes down its arguments."""
+    """The package is on the path, and a fake pip records its arguments."""
 
     @pytest.fixture
     def run(self, first_cell, tmp_path):
@@ -99,14 +99,14 @@ class TestFirstCell:
 
         return run
 
-    def test_pip_gets_the_installed_versions_as_constraints(self, run, tmp_path):
+    def test_pip_is_constrained_to_the_installed_versions(self, run, tmp_path):
         run()
         assert (tmp_path / "content" / "installed.txt").read_text() == "list --format=freeze\n"
         assert (tmp_path / "pip.log").read_text().splitlines()[1:] == [
             "install -q -c installed.txt git+https://github.com/somebody/music"
         ]
 
-    def test_google_drive_keeps_the_files_after_a_sentence_why(self, run, tmp_path):
+    def test_files_are_kept_on_google_drive_after_an_explanation(self, run, tmp_path):
         (tmp_path / "drive").mkdir()
         first, folder, download = run(
             "from melgenre.data.collection import DOWNLOADS, load_collection, project_folder\n"
@@ -141,7 +141,7 @@ def test_only_errors_of_the_package_are_shown_as_sentences(tmp_path):
     ]
     notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
     for cell in notebook.cells[1:3]:
-        cell.metadata["tags"] = ["raises-exception"]  # nbclient goes on after these
+        cell.metadata["tags"] = ["raises-exception"]  # nbclient continues after these
     _, sentence, traceback, other, after = run_all(
         notebook, tmp_path / "content", "", PYTHON, PYTHONPATH=str(ROOT / "src")
     ).cells
@@ -155,13 +155,13 @@ def test_only_errors_of_the_package_are_shown_as_sentences(tmp_path):
 def versions():
     """The site-packages of an environment with Colab's versions."""
     if not ENVIRONMENT:
-        pytest.skip("for Colab's versions: make test-colab")
+        pytest.skip("needs Colab's versions: make test-colab")
     return next(Path(ENVIRONMENT).resolve().glob("lib/python*/site-packages"))
 
 
 @pytest.fixture(scope="module")
 def new_runtime(versions):
-    """A function that makes a runtime: what is installed into one is not there in the next."""
+    """A function that makes a new runtime, without the packages that others have installed."""
 
     def new_runtime(folder):
         subprocess.run([PYTHON, "-m", "venv", "--without-pip", folder], check=True)
@@ -177,7 +177,7 @@ def new_runtime(versions):
 
 @pytest.fixture(scope="module")
 def clips(request):
-    """Real clips of GTZAN where they are, else made-up ones: `<genre>/<clip>.wav` at any depth."""
+    """Real clips of GTZAN if available, else synthetic ones: `<genre>/<clip>.wav` at any depth."""
     try:
         return request.getfixturevalue("gtzan")
     except pytest.skip.Exception:
@@ -186,7 +186,7 @@ def clips(request):
 
 @pytest.fixture(scope="module")
 def server(clips, tmp_path_factory):
-    """A server on loopback with an archive of the clips, laid out as gtzan-mini is."""
+    """A server on localhost with an archive of the clips, in the layout of gtzan-mini."""
     served = tmp_path_factory.mktemp("served")
     with zipfile.ZipFile(served / "main.zip", "w") as archive:
         for file in sorted(clips.rglob("*.wav")):
@@ -210,7 +210,7 @@ def server(clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(server, tmp_path_factory):
-    """A repository of this checkout, in which gtzan-mini is at the server on loopback."""
+    """A repository of this checkout that downloads gtzan-mini from the server on localhost."""
     folder = tmp_path_factory.mktemp("repository")
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
@@ -244,7 +244,7 @@ def run_notebook(new_runtime, source, tmp_path_factory):
 def runs(run_notebook, tmp_path_factory):
     """All notebooks in order, each in a new runtime with the same Drive.
 
-    A dict of names to the executed notebook and the times of the Drive's images after it.
+    Returns a dict: name -> the executed notebook, and the times of the Drive's images after it.
     """
     drive, runs = tmp_path_factory.mktemp("drive"), {}
     for file in NOTEBOOKS:
@@ -257,10 +257,10 @@ def runs(run_notebook, tmp_path_factory):
 def assert_ran(notebook):
     for cell in code_cells(notebook):
         assert error(cell) is None, f"{cell.source}\n\n{error(cell)}"
-        assert cell.execution_count, f"did not run:\n{cell.source}"
+        assert cell.execution_count, f"not executed:\n{cell.source}"
 
 
-def test_the_first_cell_replaces_nothing(new_runtime, source, first_cell, tmp_path):
+def test_the_first_cell_replaces_no_package(new_runtime, source, first_cell, tmp_path):
     bin = new_runtime(tmp_path / "runtime")
 
     def pip(*arguments):
@@ -282,20 +282,20 @@ def test_the_first_cell_replaces_nothing(new_runtime, source, first_cell, tmp_pa
 
 
 @pytest.mark.parametrize("name", [file.stem for file in NOTEBOOKS])
-def test_a_notebook_runs_alone(runs, name):
+def test_each_notebook_runs_alone(runs, name):
     assert_ran(runs[name][0])
 
 
-def test_the_browser_of_confusions_is_shown(runs):
+def test_the_confusion_browser_is_displayed(runs):
     notebook, _ = runs["06_hear_the_confusions"]
     assert any("Widgets of other packages are enabled." in printed(c) for c in code_cells(notebook))
 
 
-def test_the_music_is_downloaded_and_drawn_once(runs, server):
+def test_music_is_downloaded_once_and_each_image_is_made_once(runs, server):
     assert server.requests == ["/main.zip"]
-    drawn = [images for _, images in list(runs.values())[1:]]
-    assert drawn[0]
-    assert all(drawn[0].items() <= later.items() for later in drawn)
+    made = [images for _, images in list(runs.values())[1:]]
+    assert made[0]
+    assert all(made[0].items() <= later.items() for later in made)
 
 
 def test_a_notebook_runs_without_google_drive(run_notebook):

@@ -1,4 +1,4 @@
-"""The notebooks: that they run, and that they are committed as a reader wants them."""
+"""The notebooks run, and the committed ones are executed and small."""
 
 import json
 import re
@@ -23,7 +23,7 @@ SMALL = {
 
 
 def with_small_settings(file):
-    """A notebook with `SMALL` in its settings."""
+    """A notebook with the values of `SMALL` in its settings."""
     notebook = nbformat.read(file, as_version=4)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
@@ -34,9 +34,9 @@ def with_small_settings(file):
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory, music):
-    """A copy of the repository as far as the notebooks use it, with small settings in them."""
-    folder = tmp_path_factory.mktemp("workshop")
+def project(tmp_path_factory, music):
+    """A copy of the files that the notebooks use, and of the notebooks with small settings."""
+    folder = tmp_path_factory.mktemp("project")
     (folder / "src").mkdir()
     (folder / "src" / "melgenre").symlink_to(ROOT / "src" / "melgenre")
     shutil.copytree(ROOT / "scripts", folder / "scripts")
@@ -49,15 +49,15 @@ def workshop(tmp_path_factory, music):
 
 
 @pytest.fixture(scope="module")
-def ten_of_each(tmp_path_factory):
-    """Made-up clips by the names that gtzan_mini has: ten of each genre, of four by one artist."""
+def ten_per_genre(tmp_path_factory):
+    """Synthetic clips with the names of gtzan-mini: ten per genre, in four genres by one artist."""
     folder = tmp_path_factory.mktemp("ten") / "gtzan-mini"
     make_synthetic_collection(folder, clips_per_genre=10, duration=8, progress=False)
     (folder / "SYNTHETIC.md").unlink()
     gtzan = sorted(gtzan_metadata()["genre"].unique())
-    for made_up, genre in zip(GENRES, gtzan, strict=True):
+    for synthetic, genre in zip(GENRES, gtzan, strict=True):
         for number in range(10):
-            clip = folder / "genres" / made_up / f"{made_up}.{number:05d}.wav"
+            clip = folder / "genres" / synthetic / f"{synthetic}.{number:05d}.wav"
             target = folder / "gtzan" / genre / f"{genre}.{number:05d}.wav"
             target.parent.mkdir(parents=True, exist_ok=True)
             clip.rename(target)
@@ -65,28 +65,28 @@ def ten_of_each(tmp_path_factory):
     return folder
 
 
-def run_notebooks(workshop, *names):
+def run_notebooks(project, *names):
     command = [sys.executable, "scripts/run_notebooks.py", *names]
-    return subprocess.run(command, cwd=workshop, capture_output=True, text=True)
+    return subprocess.run(command, cwd=project, capture_output=True, text=True)
 
 
-def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(workshop, music, monkeypatch):
+def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(project, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
-    run = run_notebooks(workshop)
+    run = run_notebooks(project)
     assert run.returncode == 0, run.stdout + run.stderr
     for number, file in enumerate(NOTEBOOKS, start=1):
         assert f"[{number}/{len(NOTEBOOKS)}] {file.stem} ... done in" in run.stdout
-        executed = nbformat.read(workshop / "runs" / file.name, as_version=4)
+        executed = nbformat.read(project / "runs" / file.name, as_version=4)
         assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source)
     assert "Accuracy of mobilenet_v3_small, smoke-test:" in run.stdout
-    assert {f.name for f in (workshop / "models" / "mobilenet_v3_small").iterdir()} == {
+    assert {f.name for f in (project / "models" / "mobilenet_v3_small").iterdir()} == {
         "learner.pkl", "model.safetensors", "model.onnx", "config.json", "split.csv", "README.md",
     }  # fmt: skip
 
 
-def test_all_notebooks_run_on_ten_clips_of_each_genre(workshop, ten_of_each, monkeypatch):
-    monkeypatch.setenv("MELGENRE_DATA", str(ten_of_each))
-    run = run_notebooks(workshop)
+def test_all_notebooks_run_on_ten_clips_per_genre(project, ten_per_genre, monkeypatch):
+    monkeypatch.setenv("MELGENRE_DATA", str(ten_per_genre))
+    run = run_notebooks(project)
     assert run.returncode == 0, run.stdout + run.stderr
     # The strictest split separates artists, and its accuracy is marked as a rough estimate.
     accuracies = re.findall(r"^Accuracy of mobilenet_v3_small, smoke-test: (.*)$", run.stdout, re.M)
@@ -97,7 +97,7 @@ def test_all_notebooks_run_on_ten_clips_of_each_genre(workshop, ten_of_each, mon
         assert "not tested: blues, classical, reggae, rock; few tracks, so only" in accuracy
 
     def printed(name):
-        cells = nbformat.read(workshop / "runs" / f"{name}.ipynb", as_version=4).cells
+        cells = nbformat.read(project / "runs" / f"{name}.ipynb", as_version=4).cells
         return "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
 
     assert "These tracks have no artist-filtered split" in printed("03_before_deep_learning")
@@ -105,39 +105,37 @@ def test_all_notebooks_run_on_ten_clips_of_each_genre(workshop, ten_of_each, mon
     assert "Too few tracks to compare initialisations" in printed("07_reuse_the_learner")
 
 
-def test_a_failing_notebook_stops_the_run_with_its_cell(workshop, music, monkeypatch):
+def test_a_failing_notebook_stops_the_run_with_its_cell(project, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
-    nbformat.write(notebook, workshop / "failing.ipynb")
-    run = run_notebooks(workshop, "../failing.ipynb")
+    nbformat.write(notebook, project / "failing.ipynb")
+    run = run_notebooks(project, "../failing.ipynb")
     assert run.returncode == 1
     assert "failed in cell 1: ZeroDivisionError: division by zero" in run.stderr
 
 
-def test_only_the_committed_notebooks_write_into_the_committed_results(
-    workshop, music, monkeypatch
-):
+def test_only_notebooks_run_in_place_write_to_the_committed_results(project, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     code = "from melgenre.evaluation.results import results_folder; print(results_folder())"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     for option, folder in ([], "../runs/results"), (["--in-place"], "../results"):
-        nbformat.write(notebook, workshop / "writing.ipynb")
-        assert run_notebooks(workshop, *option, "../writing.ipynb").returncode == 0
-        made = workshop if option else workshop / "runs"
-        (cell,) = nbformat.read(made / "writing.ipynb", as_version=4).cells
+        nbformat.write(notebook, project / "writing.ipynb")
+        assert run_notebooks(project, *option, "../writing.ipynb").returncode == 0
+        written = project if option else project / "runs"
+        (cell,) = nbformat.read(written / "writing.ipynb", as_version=4).cells
         printed = [output.text for output in cell.outputs if output.name == "stdout"]
         assert printed == [f"{folder}\n"]
 
 
-def test_no_music_gets_a_sentence(workshop, tmp_path, monkeypatch):
+def test_a_folder_without_music_gives_an_error_message(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(tmp_path))
-    run = run_notebooks(workshop)
+    run = run_notebooks(project)
     assert run.returncode == 1
     assert "No music in" in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_the_address_is_written_everywhere_at_once(tmp_path):
+def test_make_address_writes_the_address_everywhere(tmp_path):
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
@@ -155,7 +153,7 @@ def test_the_address_is_written_everywhere_at_once(tmp_path):
         text = file.read_text()
         assert "somebody/of-music" in text, file.name
         assert old not in text, file.name
-    # And back again, to the very same bytes.
+    # Writing the old address again gives the same bytes.
     assert write(old).returncode == 0
     for file in NOTEBOOKS:
         assert (tmp_path / "notebooks" / file.name).read_bytes() == file.read_bytes()
@@ -169,12 +167,12 @@ class TestCommitted:
         assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))
         assert not [o for c in cells for o in c["outputs"] if o["output_type"] == "error"]
 
-    def test_it_is_small_and_names_no_machine(self, file):
+    def test_it_is_small_and_contains_no_path_of_a_machine(self, file):
         text = file.read_text()
         assert len(text) < 2_000_000
         assert not re.search(r"/(home|root|tmp|work|Users)/", text)
 
-    def test_it_opens_in_colab_from_the_projects_address(self, file):
+    def test_its_colab_badge_has_the_address_of_the_project(self, file):
         address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
         address = address["Repository"].removeprefix("https://github.com/")
         first, setup = json.loads(file.read_text())["cells"][:2]

@@ -1,7 +1,7 @@
-"""The whole road of every recipe on a second device, which refuses to mix with the CPU.
+"""Train, export, load and predict with every recipe on a second device.
 
-Without a GPU the second device is torch's `meta`, whose tensors have shapes and no values, under a
-guard that raises where devices mix, as CUDA does. With one, the same road runs on CUDA.
+Without a GPU the second device is torch's `meta`, whose tensors have shapes and no values. A guard
+raises an error if an operation mixes devices, as CUDA does. With a GPU the same tests run on CUDA.
 """
 
 from dataclasses import replace
@@ -39,13 +39,13 @@ COPIES = ("to", "_to_copy", "copy_")
 
 
 class Guard(TorchDispatchMode):
-    """Raises where devices mix; a copy from `meta` to the CPU gives zeros."""
+    """Raises an error if an operation mixes devices. A copy from `meta` to the CPU gives zeros."""
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         values = tree_flatten((arguments, options or {}))[0]
         tensors = [value for value in values if isinstance(value, torch.Tensor)]
         name = function.overloadpacket.__name__
-        # A single number of the CPU may meet anything, as with CUDA.
+        # A scalar of the CPU may be combined with any device, as with CUDA.
         kinds = {t.device.type for t in tensors if t.ndim or t.device.type != "cpu"}
         if len(kinds) > 1 and name not in COPIES:
             raise RuntimeError(f"{name} mixes tensors of {' and '.join(sorted(kinds))}")
@@ -63,17 +63,17 @@ class Guard(TorchDispatchMode):
     params=["meta", pytest.param("cuda", marks=pytest.mark.gpu)],
 )
 def device(request, monkeypatch, tmp_path):
-    """A second device; DataLoaders are made for it."""
+    """A second device. DataLoaders use it by default."""
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
-    monkeypatch.setattr(defaults, "use_cuda", None)  # conftest.py keeps other tests on the CPU
+    monkeypatch.setattr(defaults, "use_cuda", None)  # conftest.py sets the CPU for other tests
     if request.param == "cuda":
         if not torch.cuda.is_available():
-            pytest.skip("no CUDA here")
+            pytest.skip("needs CUDA")
         yield torch.device("cuda", torch.cuda.current_device())
     else:
         device = torch.device("meta")
         monkeypatch.setattr("fastai.data.core.default_device", lambda: device)
-        # ONNX's exporter traces on the CPU, with a mode of its own.
+        # The ONNX exporter traces on the CPU, with a dispatch mode of its own.
         monkeypatch.setattr(export, "_export_onnx", lambda *_: None)
         with Guard():
             yield device
@@ -84,7 +84,7 @@ def few(images):
     return images[images["genre"].isin(sorted(images["genre"].unique())[:3])].reset_index(drop=True)
 
 
-def test_the_guard_raises_where_devices_mix():
+def test_the_guard_raises_an_error_if_devices_mix():
     on_cpu, elsewhere = torch.ones(3), torch.ones(3, device="meta")
     with Guard(), pytest.raises(RuntimeError, match="mixes tensors of cpu and meta"):
         elsewhere + on_cpu
@@ -96,7 +96,7 @@ def test_the_guard_raises_where_devices_mix():
 @pytest.mark.parametrize("pretrained", [True, False], ids=["frozen", "from scratch"])
 @pytest.mark.parametrize("recipe", ["texture", "frozen-head", "fine-tune", "smoke-test"])
 @pytest.mark.filterwarnings("ignore:.*from a non-meta parameter in the checkpoint")
-def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
+def test_train_export_load_and_predict(recipe, pretrained, device, few, tmp_path, monkeypatch):
     short = replace(recipes.RECIPES[recipe], freeze_epochs=1)
     monkeypatch.setitem(recipes.RECIPES, recipe, short)
     learn = genre_learner(image_dataloaders(few), "resnet18", recipe, pretrained=False)
@@ -138,13 +138,11 @@ def test_the_whole_road(recipe, pretrained, device, few, tmp_path, monkeypatch):
     assert set(classifier.predict(few["path"][0])) == set(learn.dls.vocab)
 
 
-def test_a_support_vector_machine_is_trained_on_features_of_the_device(device, few):
+def test_an_svm_is_trained_on_features_of_the_device(device, few):
     assert run_svm(few, "random", "resnet18").result["tracks"] == 3
 
 
-def test_features_of_one_device_and_precision_are_not_taken_for_anothers(
-    few, tmp_path, monkeypatch
-):
+def test_features_are_cached_per_device_and_precision(few, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
     assert isinstance(learn.model[0], TextureBackbone)
@@ -157,15 +155,15 @@ def test_features_of_one_device_and_precision_are_not_taken_for_anothers(
     }  # fmt: skip
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("backend", [None, "torch", "onnx"])
-def test_a_gpu_that_is_not_there_gets_a_sentence(backend, exported):
+def test_a_missing_gpu_raises_an_error(backend, exported):
     with pytest.raises(ModelError, match="cannot run on .*'cuda'.*device='cpu'") as error:
         GenreClassifier.load(exported, backend=backend, device="cuda")
     assert "damaged" not in str(error.value)
 
 
-def test_onnx_runtime_runs_on_the_gpu_that_is_named():
+def test_onnx_runtime_uses_the_given_gpu():
     class WithCuda:
         get_available_providers = staticmethod(
             lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]

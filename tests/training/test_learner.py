@@ -45,14 +45,14 @@ from melgenre.training.learner import (
 from melgenre.training.precision import mixed_precision
 
 
-def test_images_reach_the_network_whole(images):
+def test_images_reach_the_network_without_resizing(images):
     dls = image_dataloaders(images)
     x, y = dls.one_batch()
     assert x.shape[1:] == (3, 128, 387)
     assert list(dls.vocab) == sorted(images["genre"].unique())
     assert len(dls.train_ds) == (images["split"] == "train").sum()
     assert len(dls.valid_ds) == (images["split"] == "test").sum()
-    # What a batch holds is the image, grey three times, normalised as ImageNet is.
+    # A batch holds the grey image in three channels, normalised with the statistics of ImageNet.
     image, label = dls.valid_ds[0]
     batch = dls.valid.one_batch()[0][0].numpy()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -61,13 +61,13 @@ def test_images_reach_the_network_whole(images):
     np.testing.assert_allclose(batch, expected, atol=1e-5)
 
 
-def test_tracks_without_a_part_are_not_used(images):
+def test_tracks_in_no_part_of_the_split_are_not_used(images):
     some = images.assign(split=images["split"].where(images.index % 2 == 0))
     dls = image_dataloaders(some)
     assert len(dls.train_ds) + len(dls.valid_ds) == some["split"].notna().sum()
 
 
-def test_a_split_that_cannot_be_trained_on_gets_a_sentence(images):
+def test_a_split_that_cannot_be_trained_on_raises_an_error(images):
     genre = images["genre"].iloc[0]
     hidden = images["split"].mask((images["genre"] == genre) & (images["split"] == "train"), None)
     for split in ("train", "test", hidden):
@@ -75,7 +75,7 @@ def test_a_split_that_cannot_be_trained_on_gets_a_sentence(images):
             image_dataloaders(images.assign(split=split))
 
 
-def test_an_image_of_another_size_is_refused(images, tmp_path):
+def test_an_image_of_another_size_raises_an_error(images, tmp_path):
     Image.new("L", (1292, 128)).save(tmp_path / "wide.png")
     wrong = images.copy()
     wrong.loc[0, "image"] = str(tmp_path / "wide.png")
@@ -83,7 +83,7 @@ def test_an_image_of_another_size_is_refused(images, tmp_path):
         image_dataloaders(wrong)
 
 
-def test_the_validation_part_is_monitored_where_the_split_has_one(images):
+def test_the_validation_part_is_monitored_if_the_split_has_one(images):
     valid = images["split"].mask((images["split"] == "test") & (images.index % 2 == 0), "valid")
     dls = image_dataloaders(images.assign(split=valid))
     assert set(dls.valid_ds.items["split"]) == {"valid"}
@@ -100,7 +100,7 @@ def test_training_lowers_the_loss_and_is_recorded(learner, images):
 
 @pytest.fixture(params=["frozen body", "all layers"])
 def fitted(request, images, tmp_path, monkeypatch):
-    """A learner after `fit`, as from ImageNet weights or from scratch."""
+    """A learner after `fit`: as if from ImageNet weights, or from scratch."""
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     recipe = "texture" if request.param == "frozen body" else "smoke-test"
@@ -113,11 +113,11 @@ def fitted(request, images, tmp_path, monkeypatch):
 
 
 def as_if_pretrained(learn):
-    """Let a learner count as one that started from ImageNet weights."""
+    """Make a learner look as if it had started from ImageNet weights."""
     learn.training_run = replace(learn.training_run, weights="as if from ImageNet")
 
 
-def test_fastais_own_idioms_work_after_fit(fitted, images):
+def test_fastai_methods_work_after_fit(fitted, images):
     with fitted.no_bar():
         recorder = fitted.recorder
         assert len(recorder.losses) == len(recorder.lrs) >= len(recorder.values) > 0
@@ -140,7 +140,9 @@ def test_fastais_own_idioms_work_after_fit(fitted, images):
     plt.close("all")
 
 
-def test_the_number_of_threads_is_recorded_where_it_decides(images, tmp_path, monkeypatch):
+def test_the_number_of_threads_is_recorded_if_the_result_depends_on_it(
+    images, tmp_path, monkeypatch
+):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     names, before = set(), torch.get_num_threads()
@@ -156,7 +158,7 @@ def test_the_number_of_threads_is_recorded_where_it_decides(images, tmp_path, mo
         finally:
             torch.set_num_threads(before)
         names.add(learn.training_run.checkpoint)
-    assert len(names) == 2, "neither resumes the other"
+    assert len(names) == 2, "neither resumes from the other"
 
 
 def test_the_same_seed_gives_the_same_network(images):
@@ -168,8 +170,10 @@ def test_the_same_seed_gives_the_same_network(images):
         torch.testing.assert_close(a, b)
 
 
-def test_without_imagenet_weights_one_warning_and_no_traceback(images, tmp_path, monkeypatch):
-    # An empty cache, and a proxy that nobody listens at: a machine without a network.
+def test_without_imagenet_weights_a_warning_is_given_and_training_starts_from_scratch(
+    images, tmp_path, monkeypatch
+):
+    # An empty cache, and a proxy that does not exist: no network access.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -180,7 +184,7 @@ def test_without_imagenet_weights_one_warning_and_no_traceback(images, tmp_path,
     assert all(p.requires_grad for p in learn.model.parameters())
 
 
-def test_another_error_than_of_the_download_is_raised(images, monkeypatch):
+def test_errors_other_than_of_the_download_are_raised(images, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("size mismatch")
 
@@ -189,12 +193,12 @@ def test_another_error_than_of_the_download_is_raised(images, monkeypatch):
         genre_learner(image_dataloaders(images), "resnet18", "frozen-head")
 
 
-def test_an_unknown_recipe_gets_a_sentence(images):
+def test_an_unknown_recipe_raises_an_error_that_lists_the_recipes(images):
     with pytest.raises(RecipeError, match="No recipe 'quick'. Choose one of texture, "):
         genre_learner(image_dataloaders(images), "resnet18", "quick", pretrained=False)
 
 
-def test_imagenet_weights_are_known_by_their_file(tmp_path, monkeypatch):
+def test_substitute_imagenet_weights_are_recognised_by_their_checksum(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -209,12 +213,12 @@ def test_any_architecture_of_torchvision_or_timm_works(name):
         assert network(torch.zeros(2, 3, 128, 387)).shape == (2, 10)
 
 
-def test_an_unknown_architecture_gets_a_sentence_with_similar_names():
+def test_an_unknown_architecture_raises_an_error_with_similar_names():
     with pytest.raises(ArchitectureError, match="'resnet35'.*resnet34"):
         get_architecture("resnet35")
 
 
-def test_an_architecture_for_squares_alone_gets_a_sentence(images):
+def test_an_architecture_that_takes_only_square_images_raises_an_error(images):
     dls = image_dataloaders(images)
     with pytest.raises(ArchitectureError, match="does not take images of 128 x 387"):
         genre_learner(dls, "vit_tiny_patch16_224", "smoke-test", pretrained=False)
@@ -222,36 +226,36 @@ def test_an_architecture_for_squares_alone_gets_a_sentence(images):
 
 @pytest.fixture(params=["0", "1"], ids=["float32", "bf16"])
 def bf16(request, monkeypatch):
-    """bf16 forced off and on, whatever this CPU has."""
+    """bf16 forced off and on, whatever the CPU supports."""
     monkeypatch.setenv("MELGENRE_BF16", request.param)
     return request.param == "1"
 
 
-def seen_by_head(learn, seen):
-    """Record mode and type of what the head returns."""
+def record_head_outputs(learn, outputs):
+    """Record the mode of the head and the dtype of its output at each call."""
     return learn.model[1].register_forward_hook(
-        lambda module, x, y: seen.append((module.training, y.dtype))
+        lambda module, x, y: outputs.append((module.training, y.dtype))
     )
 
 
-def test_training_is_fast_and_predictions_are_float32(images, bf16):
+def test_training_uses_the_fastest_precision_and_predictions_are_float32(images, bf16):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
-    seen = []
-    hook = seen_by_head(learn, seen)
+    outputs = []
+    hook = record_head_outputs(learn, outputs)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     predict_tracks(learn, few)
     hook.remove()
-    assert {dtype for training, dtype in seen if training} == {
+    assert {dtype for training, dtype in outputs if training} == {
         torch.bfloat16 if bf16 else torch.float32
     }
-    assert {dtype for training, dtype in seen if not training} == {torch.float32}
+    assert {dtype for training, dtype in outputs if not training} == {torch.float32}
     assert all(p.dtype == torch.float32 for p in learn.model.parameters())
     assert learn.training_run.precision == ("bfloat16" if bf16 else "float32")
 
 
-def test_mixed_precision_may_be_entered_twice_and_interrupted(images, monkeypatch):
+def test_mixed_precision_can_be_nested_and_interrupted(images, monkeypatch):
     monkeypatch.setenv("MELGENRE_BF16", "1")
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
@@ -264,13 +268,13 @@ def test_mixed_precision_may_be_entered_twice_and_interrupted(images, monkeypatc
     with pytest.raises(KeyboardInterrupt), learn.no_bar(), mixed_precision(learn):
         learn.fit(1)
     hook.remove()
-    seen = []
-    hook = seen_by_head(learn, seen)
+    outputs = []
+    hook = record_head_outputs(learn, outputs)
     with mixed_precision(learn), mixed_precision(learn):
         learn.model.train()(batch)
     learn.model.train()(batch)
     hook.remove()
-    assert [dtype for _, dtype in seen] == [torch.bfloat16, torch.float32]
+    assert [dtype for _, dtype in outputs] == [torch.bfloat16, torch.float32]
     assert not torch.is_autocast_enabled("cpu")
     assert "forward" not in vars(learn.model)
 
@@ -279,8 +283,10 @@ def two_images(learn):
     return torch.Tensor(learn.dls.train.one_batch()[0][:2])
 
 
-def test_an_exported_learner_works_in_another_notebook(exported, images, tmp_path):
-    """Plain `load_learner`, in another process and another working directory."""
+def test_fastais_load_learner_loads_an_exported_learner_in_another_process(
+    exported, images, tmp_path
+):
+    """Plain `load_learner`, in another working directory."""
     image = images["image"].iloc[0]
     program = (
         "import sys; from fastai.vision.all import Callback, load_learner\n"
@@ -301,7 +307,7 @@ def test_an_exported_learner_works_in_another_notebook(exported, images, tmp_pat
     np.testing.assert_allclose([float(p) for p in output[1:]], probabilities, atol=1e-6)
 
 
-def test_an_export_leaves_the_learner_as_it_is(learner, exported, images, tmp_path):
+def test_an_export_does_not_change_the_learner(learner, exported, images, tmp_path):
     few = learner.dls.valid_ds.items.reset_index(drop=True)
     before = predict_tracks(learner, few)
     opt, model = learner.opt, learner.model
@@ -311,7 +317,7 @@ def test_an_export_leaves_the_learner_as_it_is(learner, exported, images, tmp_pa
     np.testing.assert_array_equal(
         predict_tracks(learner, few).filter(like="p_"), before.filter(like="p_")
     )
-    # The exported copy is calibrated: the same genres, divided logits.
+    # The exported copy is calibrated: the same genres, and logits divided by the temperature.
     config = json.loads((tmp_path / "again" / "config.json").read_text())
     expected = before.filter(like="p_").to_numpy() ** (1 / config["calibration"]["temperature"])
     expected /= expected.sum(axis=1, keepdims=True)
@@ -325,7 +331,7 @@ def export_again(learner, folder):
     return export_learner(run_of(learner), folder)
 
 
-def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner, tmp_path):
+def test_an_export_replaces_a_model_atomically_and_keeps_other_files(learner, tmp_path):
     folder = export_again(learner, tmp_path / "model")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
@@ -345,7 +351,7 @@ def test_an_export_replaces_a_model_whole_and_keeps_what_is_not_its_own(learner,
 
 @contextmanager
 def small_disk():
-    """No file of this process grows over 10 kB, as on a full disk."""
+    """Limit the files of this process to 10 kB, as on a full disk."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
@@ -355,23 +361,23 @@ def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_ends_an_export_in_a_sentence_and_leaves_nothing(learner, tmp_path):
+def test_an_export_to_a_full_disk_raises_an_error_and_leaves_no_file(learner, tmp_path):
     with pytest.raises(ModelError, match="cannot be written to .*model .* Make room"), small_disk():
         export_again(learner, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_ends_no_training(images, tmp_path, monkeypatch):
+def test_a_full_disk_does_not_stop_a_training(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
-    for weights, said in (
+    for weights, message in (
         ("none (from scratch)", "cannot be saved"),
         ("as if", "cannot be cached"),
     ):
         learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
         learn.training_run = replace(learn.training_run, weights=weights)
-        with learn.no_bar(), learn.no_logging(), pytest.warns(match=said), small_disk():
+        with learn.no_bar(), learn.no_logging(), pytest.warns(match=message), small_disk():
             fit(learn)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -397,13 +403,13 @@ def test_a_network_that_diverged_is_not_exported(learner, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_an_export_keeps_its_split(learner, exported, images):
+def test_an_export_contains_its_split(learner, exported, images):
     split = load_split(exported, images).set_index("track_id")["split"]
     for part, items in (("train", learner.dls.train_ds), ("test", learner.dls.valid_ds)):
         assert set(split.index[split == part]) == set(items.items["track_id"])
     # Tracks of other genres belong to no part.
     assert split.isna().sum() == (~images["genre"].isin(learner.dls.vocab)).sum()
-    # A song that is no longer there, or new, changes nothing.
+    # Missing or new songs change nothing.
     fewer = load_split(exported, images.iloc[::3])
     assert fewer["split"].equals(
         split[fewer["track_id"]].reset_index(drop=True).set_axis(fewer.index)
@@ -414,7 +420,7 @@ def test_an_export_keeps_its_split(learner, exported, images):
 
 
 def test_the_split_of_an_older_export_is_read(exported, images, tmp_path):
-    """Up to format 4 a split without a validation part named its tested part `valid`."""
+    """Up to format 4, the test part of a split without a validation part was named `valid`."""
     shutil.copytree(exported, tmp_path / "old")
     file = tmp_path / "old" / "split.csv"
     file.write_text(file.read_text().replace(",test", ",valid"))
@@ -423,13 +429,13 @@ def test_the_split_of_an_older_export_is_read(exported, images, tmp_path):
     )
 
 
-def test_an_export_without_a_split_gets_a_sentence(exported, images, tmp_path):
+def test_an_export_without_a_split_raises_an_error(exported, images, tmp_path):
     shutil.copytree(exported, tmp_path / "old", ignore=shutil.ignore_patterns("split.csv"))
     with pytest.raises(ModelError, match="old has no split.csv.*Export"):
         load_split(tmp_path / "old", images)
 
 
-def test_a_threshold_from_few_clips_is_not_used(learner, exported, images, tmp_path):
+def test_few_calibration_clips_give_no_ood_threshold(learner, exported, images, tmp_path):
     folder = export_again(learner, tmp_path / "few")
     assert json.loads((folder / "config.json").read_text())["calibration"]["ood_threshold"] is None
     assert "Calibrated on fewer than 50 clips" in (folder / "README.md").read_text()
@@ -437,7 +443,7 @@ def test_a_threshold_from_few_clips_is_not_used(learner, exported, images, tmp_p
     assert not GenreClassifier.load(folder).predict((silence, 22050)).is_ood
 
 
-def test_an_export_names_where_it_comes_from(exported):
+def test_an_export_records_its_provenance(exported):
     config = json.loads((exported / "config.json").read_text())
     assert config["format_version"] == 5
     assert config["mel_settings"]["hop_length"] == 1711
@@ -451,18 +457,18 @@ def test_an_export_names_where_it_comes_from(exported):
     assert list(learn.dls.vocab) == config["genres"]
 
 
-def test_an_export_names_no_folder_of_this_machine(exported, images):
+def test_an_export_contains_no_path_of_this_machine(exported, images):
     folder = str(images["image"].iloc[0]).rsplit("/", 2)[0].encode()
     for file in exported.iterdir():
         assert folder not in file.read_bytes(), file.name
 
 
-def test_a_missing_export_gets_a_sentence(tmp_path):
+def test_a_missing_export_raises_an_error(tmp_path):
     with pytest.raises(ModelError, match="Run notebook 04"):
         load_exported(tmp_path / "resnet34")
 
 
-def test_from_scratch_all_layers_are_trained_throughout(images):
+def test_from_scratch_all_layers_are_trained_in_every_epoch(images):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     with learn.no_bar(), learn.no_logging():
@@ -472,14 +478,14 @@ def test_from_scratch_all_layers_are_trained_throughout(images):
 
 
 class Killed(BaseException):
-    """Ends a training as a killed process would: nothing is cleaned up."""
+    """Ends a training as a kill does, without clean-up."""
 
 
 @pytest.mark.parametrize("killed_in", [1, 2, 4])
-def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
+def test_an_interrupted_training_resumes_and_gives_the_same_weights(
     images, tmp_path, monkeypatch, killed_in
 ):
-    """`smoke-test` as from ImageNet weights: one epoch of the head, then three of all layers."""
+    """`smoke-test` as if from ImageNet weights: one epoch of the head, then three of all layers."""
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
@@ -508,7 +514,7 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
     discard_checkpoint(undisturbed)
     with pytest.raises(Killed):
         train(Kill())
-    random.seed(5)  # another process begins with other random numbers
+    random.seed(5)  # another process has another random state
     with pytest.warns(MelgenreWarning, match=f"training resumes after epoch {killed_in}"):
         resumed = train()
     assert resumed.training_run.seconds > 1000, "the time before the interruption counts"
@@ -521,7 +527,7 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.filterwarnings("error:.*resumes")
-def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_reported(
+def test_another_training_does_not_resume_and_a_damaged_checkpoint_gives_a_warning(
     images, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
@@ -543,7 +549,7 @@ def test_another_training_does_not_resume_and_a_damaged_checkpoint_is_reported(
         torch.testing.assert_close(again.model.state_dict()[name], weight, atol=0, rtol=0)
 
 
-def test_a_frozen_body_is_used_once_and_its_head_is_trained(images, tmp_path, monkeypatch):
+def test_a_frozen_body_runs_once_and_its_head_is_trained(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
@@ -565,7 +571,7 @@ def test_a_frozen_body_is_used_once_and_its_head_is_trained(images, tmp_path, mo
     train = few[few["split"] == "train"]
     right = predict_tracks(learn, train)["predicted"] == train["genre"].to_numpy()
     assert right.mean() > 0.9
-    # The second time the body is not used, and a new image is added to the cache.
+    # The second time the body does not run. A new image is added to the cache.
     used = []
     hook = learn.model[0].register_forward_hook(lambda *call: used.append(len(call[1][0])))
     again = extract_features(learn, few)
@@ -577,7 +583,9 @@ def test_a_frozen_body_is_used_once_and_its_head_is_trained(images, tmp_path, mo
     assert len(list(tmp_path.rglob("*.npz"))) == 1
 
 
-def test_cached_features_survive_damage_and_two_writers_at_once(images, tmp_path, monkeypatch):
+def test_damaged_cached_features_are_computed_again_and_two_writers_lose_none(
+    images, tmp_path, monkeypatch
+):
     monkeypatch.setattr("melgenre.training.cached_features.SAVED_TOGETHER", 2)
     few = images.groupby("genre").head(2).head(6)
     learn = genre_learner(image_dataloaders(images), "resnet18", "texture", pretrained=False)
@@ -601,7 +609,7 @@ def test_cached_features_survive_damage_and_two_writers_at_once(images, tmp_path
         np.testing.assert_array_equal(again, expected)
 
 
-def test_a_head_is_the_same_with_any_number_of_threads(images, tmp_path, monkeypatch):
+def test_a_head_has_the_same_weights_with_any_number_of_threads(images, tmp_path, monkeypatch):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     states, before = [], torch.get_num_threads()
     for threads in (1, 2, 3):
@@ -622,7 +630,7 @@ def test_a_head_is_the_same_with_any_number_of_threads(images, tmp_path, monkeyp
             torch.testing.assert_close(state[name], weight, atol=0, rtol=0)
 
 
-def test_a_texture_is_the_same_wherever_it_begins():
+def test_texture_features_hardly_depend_on_a_shift_in_time():
     torch.manual_seed(0)
     body = build_network("resnet18", 10, "texture")[0].eval()
     loop = torch.rand(1, 3, 128, 32).repeat(1, 1, 1, 12)
@@ -633,13 +641,13 @@ def test_a_texture_is_the_same_wherever_it_begins():
     assert (here - later).norm() < 0.2 * (here - other).norm()
 
 
-def test_a_network_that_cannot_be_cut_gets_a_sentence():
+def test_a_network_that_cannot_be_cut_raises_an_error():
     for name in ("swin_t", "vit_b_16"):
         with pytest.raises(ArchitectureError, match="cannot be cut for textures.*'fine-tune'"):
             build_network(name, 10, "texture")
 
 
-def test_a_texture_network_is_rebuilt_by_the_classifier(images, tmp_path, write_song):
+def test_the_classifier_rebuilds_a_texture_network(images, tmp_path, write_song):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
     predictions = predict_tracks(learn, held_out(few))
@@ -655,7 +663,7 @@ def test_a_texture_network_is_rebuilt_by_the_classifier(images, tmp_path, write_
     assert sum(classifier.predict(song).values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_preloaded_images_make_the_same_batches(images):
+def test_preloaded_images_give_the_same_batches(images):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     for from_files in image_dataloaders(few).loaders:
         once = _preload(from_files)
@@ -666,7 +674,7 @@ def test_preloaded_images_make_the_same_batches(images):
             assert y.tolist() == same_y.tolist()
 
 
-def test_training_is_the_same_whether_features_were_cached_or_not(images, tmp_path, monkeypatch):
+def test_training_is_the_same_with_new_and_with_cached_features(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     heads = []

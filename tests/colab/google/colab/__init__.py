@@ -1,3 +1,3 @@
-"""A fake of Colab's module, as far as the notebooks and the packages that they use call it."""
+"""A fake of Colab's module, with the functions that the notebooks and their packages call."""
 
 from google.colab import drive, output  # noqa: F401

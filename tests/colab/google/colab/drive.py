@@ -1,4 +1,4 @@
-"""Google Drive is the folder named by COLAB_DRIVE; without it, access is denied."""
+"""A fake Google Drive: the folder in COLAB_DRIVE. Without this variable, access is denied."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""Where files from elsewhere come in: what each door does with one, and files that are whole.
+"""The fuzz targets: one for each kind of file that the package reads.
 
-Each door is a function of a folder, the content of a file, and a number that chooses among the ways
-to read it. The module imports nothing of the package by itself, so that workers that need no torch
-start without it.
+Each target is a function of a folder, the content of a file, and a number that chooses among the
+ways to read it. Targets import the package when they run, so workers that need no torch start
+without it.
 """
 
 import io
@@ -18,7 +18,7 @@ import seeds
 from melgenre.errors import MelgenreError
 
 
-def sound(folder, content, choice):
+def recording(folder, content, choice):
     import numpy as np
 
     from melgenre.data.audio import audio_duration, iter_windows, load_audio
@@ -27,24 +27,24 @@ def sound(folder, content, choice):
 
     song = folder / ("song.mp3", "song.wav", "s" * 251 + ".ogg")[choice % 3]
     song.write_bytes(content)
-    recording = (song, content, io.BytesIO(content))[choice // 3 % 3]
+    source = (song, content, io.BytesIO(content))[choice // 3 % 3]
     with _without("av") if choice // 9 % 4 == 0 else _without():
         read = choice // 36 % 4
         if read == 0:
-            y = load_audio(recording, duration=31)
+            y = load_audio(source, duration=31)
         elif read == 1:
             y = load_center(song, MelSettings(duration=2))
         elif read == 2:
-            y = np.concatenate([y for _, _, y in itertools.islice(iter_windows(recording, 3), 4)])
+            y = np.concatenate([y for _, _, y in itertools.islice(iter_windows(source, 3), 4)])
         else:
-            assert 0 <= audio_duration(recording) < float("inf")
+            assert 0 <= audio_duration(source) < float("inf")
             y = np.zeros(1)
     assert np.isfinite(y).all() and len(y) < 40 * 22050
 
 
 @contextmanager
 def _without(*modules):
-    """As if some modules were not installed."""
+    """Run the block as if some modules were not installed."""
     kept = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(dict.fromkeys(modules))
     try:
@@ -110,7 +110,7 @@ def onnx(folder, content, choice):
 def safetensors(folder, content, choice):
     import melgenre.networks
 
-    # A real network has 45 MB.
+    # A real network has 45 MB, which would be too slow.
     melgenre.networks.build_network = lambda name, n_genres, body: seeds.tiny_network(n_genres)
     _model(folder, "model.safetensors", content, "torch")
 
@@ -141,17 +141,17 @@ def results(folder, content, choice):
         load_predictions(folder, runs)
 
 
-def decisions(folder, content, choice):
+def annotations(folder, content, choice):
     import pandas as pd
 
     from melgenre.data.annotations import apply_annotations, load_annotations, save_annotation
 
-    (folder / "decisions.csv").write_bytes(content)
-    found = load_annotations(folder / "decisions.csv")
+    (folder / "annotations.csv").write_bytes(content)
+    found = load_annotations(folder / "annotations.csv")
     tracks = pd.DataFrame({"track_id": ["rock/a", "jazz/b"], "genre": ["rock", "jazz"]})
     apply_annotations(tracks, found)
-    save_annotation(folder / "decisions.csv", "rock/a", "rock", "fine")
-    assert len(load_annotations(folder / "decisions.csv"))
+    save_annotation(folder / "annotations.csv", "rock/a", "rock", "fine")
+    assert len(load_annotations(folder / "annotations.csv"))
 
 
 def songs(folder, content, choice):
@@ -183,8 +183,8 @@ def tracks(folder, content, choice):
     assert len(find_tracks(folder)) == 2
 
 
-DOORS = {
-    "sound": (sound, seeds.sounds, mutators.mutate_sound),
+TARGETS = {
+    "recording": (recording, seeds.recordings, mutators.mutate_recording),
     "archive": (archive, seeds.archives, mutators.mutate_archive),
     "collection": (collection, seeds.archives, mutators.mutate_archive),
     "image": (image, seeds.images, mutators.mutate_png),
@@ -194,22 +194,33 @@ DOORS = {
     "safetensors": (safetensors, seeds.safetensors, mutators.mutate_bytes),
     "results": (results, seeds.result_lines, mutators.mutate_json),
     "predictions": (results, seeds.predictions, mutators.mutate_csv),
-    "decisions": (decisions, seeds.decisions, mutators.mutate_csv),
+    "annotations": (annotations, seeds.annotations, mutators.mutate_csv),
     "songs": (songs, seeds.songs, mutators.mutate_csv),
     "tracks": (tracks, seeds.tracks, mutators.mutate_csv),
 }
-"""Of each door: what it does with a file, whole files, and what changes them."""
+"""Name -> the function that reads a file, valid files, and the function that mutates them."""
 
 WITH_TORCH = ("safetensors",)
 
 
-def enter(door, folder, content, choice):
-    """Run one input at a door, in a new folder; returns "answer", or the name of an error."""
+def run_target(target, folder, content, choice):
+    """Run a target on one input, in a new folder.
+
+    Returns
+    -------
+    str
+        "accepted", the name of one of the package's errors, or a text about too much memory.
+
+    Raises
+    ------
+    Exception
+        Any error that is not one of the package's.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         with warnings.catch_warnings(action="ignore"):
-            door(folder, content, choice)
+            target(folder, content, choice)
     except Exception as error:
         cause = error
         while cause is not None:
@@ -218,6 +229,6 @@ def enter(door, folder, content, choice):
             cause = cause.__cause__ or cause.__context__
         if not isinstance(error, MelgenreError):
             raise
-        str(error).encode()
+        str(error).encode()  # a message must be printable
         return type(error).__name__.lstrip("_")
-    return "answer"
+    return "accepted"
