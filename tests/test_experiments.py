@@ -39,6 +39,7 @@ def run_again(music, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_every_model_is_run_once_and_the_ensemble_averages_their_probabilities(run_again):
     results = run_again()
     lines = (results / "runs.jsonl").read_text().splitlines()
@@ -58,6 +59,7 @@ def test_every_model_is_run_once_and_the_ensemble_averages_their_probabilities(r
     assert (again["date"] == runs["date"]).drop(make_results.ENSEMBLE).all()
 
 
+@pytest.mark.slow
 def test_an_ensemble_needs_the_results_of_its_members(run_again, images):
     results = run_again()
     with pytest.raises(ValueError, match="needs resnet99, .* under random with seed 0"):
@@ -86,6 +88,7 @@ def test_a_network_is_trained_and_evaluated_in_one_call(images, tmp_path, monkey
     assert run.seconds > 0
 
 
+@pytest.mark.slow
 def test_with_folds_each_track_is_predicted_by_a_network_that_was_not_trained_on_it(
     images, tmp_path, monkeypatch
 ):

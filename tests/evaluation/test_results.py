@@ -185,6 +185,7 @@ def test_a_table_gives_the_number_of_seeds_if_some_are_missing(tmp_path):
     assert text.startswith("100.0 [") and text.endswith("] (1 of 3 seeds)")
 
 
+@pytest.mark.slow
 def test_the_plots_show_every_result():
     summary = summarise_results(ROOT / "results")
     ax = plot_results(ROOT / "results")

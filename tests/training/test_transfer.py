@@ -24,6 +24,7 @@ def test_with_the_same_genres_it_starts_with_the_predictions_of_the_model(learne
     np.testing.assert_allclose(predict_tracks(start, items).filter(like="p_"), known, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_with_other_genres_all_but_the_last_layer_is_kept(learner, exported, images, tmp_path):
     known = list(learner.dls.vocab)
     others = sorted(set(images["genre"]) - set(known))[:2]
