@@ -325,7 +325,7 @@ class TestShell:
         assert re.search(r"epoch  3: training loss .*, accuracy \d+", trained.stdout)
         assert "Genres:   Ambient, Drum & Bass, Jazz, Шансон\n" in trained.stdout
         assert re.search(r"Accuracy: .*\(artist-split\); few tracks, so only", trained.stdout)
-        assert "No artist is on both sides" in trained.stdout
+        assert "No artist is in both parts" in trained.stdout
         # The split is stored: no artist is on two sides, and no unreadable song on any.
         split = pd.read_csv(tmp_path / "mine" / "split.csv")
         artist = split["track_id"].str.split("/").str[:2].str.join("/")
