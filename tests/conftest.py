@@ -28,6 +28,9 @@ from melgenre.training.learner import (
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The doctests' search for modules would import the fake google.colab, and every test would see it.
+collect_ignore = ["colab"]
+
 # All tests run on the CPU, even if there is a GPU, except for those of test_devices.py.
 defaults.use_cuda = False
 
