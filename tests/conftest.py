@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import soundfile
@@ -34,6 +35,13 @@ defaults.use_cuda = False
 # No time limit for the examples of hypothesis: a busy machine must not fail a test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Close all figures after a test: fastai plots into the current axes."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")
