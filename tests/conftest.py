@@ -29,6 +29,9 @@ from melgenre.training.learner import (
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# A fake of google.colab: only processes that have tests/colab on their path can import it.
+collect_ignore = ["colab"]
+
 # All tests run on the CPU, even if there is a GPU, except for those of test_devices.py.
 defaults.use_cuda = False
 
