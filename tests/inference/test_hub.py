@@ -1,28 +1,43 @@
 """Upload a model to a small Hugging Face hub on this machine, and download it again."""
 
 import base64
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from huggingface_hub import ModelCard
 
 from melgenre.inference.classifier import GenreClassifier
+from melgenre.inference.model_folder import write_config
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COMMITS = ["0123456789abcdef0123456789abcdef01234567", "89abcdef0123456789abcdef0123456789abcdef"]
 THERE_AND_BACK = """
 import sys
 from melgenre.inference.classifier import GenreClassifier
 GenreClassifier.load(sys.argv[1]).push_to_hub("hf:somebody/genres", token="hf_no_secret")
 print(GenreClassifier.load("hf:somebody/genres").predict(sys.argv[2]))
 """
+TWO_VERSIONS = """
+import sys
+from melgenre.inference.classifier import GenreClassifier
+for folder in sys.argv[1:3]:
+    GenreClassifier.load(folder).push_to_hub("hf:somebody/genres", token="hf_no_secret")
+for revision in ("", *("@" + name for name in sys.argv[3:])):
+    print(GenreClassifier.load("hf:somebody/genres" + revision).fingerprint)
+"""
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as is needed to upload and download one model."""
+    """As much of the hub as is needed to upload and download the versions of one model.
+
+    The first version also has the tag v1; `main` is the last one.
+    """
 
     @property
     def home(self):
@@ -38,35 +53,47 @@ class Hub(BaseHTTPRequestHandler):
             self.reply({"files": [{"path": f["path"], "uploadMode": "regular",
                                    "shouldIgnore": False} for f in files]})  # fmt: skip
         elif self.path.endswith("/commit/main"):
+            files = dict(self.server.files)
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
-                    self.server.files[line["value"]["path"]] = content
-            self.reply({"commitUrl": f"{self.home}/commit/{COMMIT}", "commitOid": COMMIT,
+                    files[line["value"]["path"]] = content
+            commit = COMMITS[len(self.server.versions)]
+            self.server.versions[commit], self.server.files = files, files
+            self.reply({"commitUrl": f"{self.home}/commit/{commit}", "commitOid": commit,
                         "success": True})  # fmt: skip
         else:
             self.reply({"valid": True, "warnings": [], "errors": []})
 
     def do_GET(self):
         self.server.fetched.append(self.path)
-        name = self.path.rpartition("/")[2]
-        if "/resolve/" in self.path and name in self.server.files:
-            self.reply(self.server.files[name])
-        elif "/tree/" in self.path:
+        parts = self.path.partition("?")[0].split("/")
+        name = parts[-1]
+        revision = next((parts[parts.index(one) + 1] for one in ("resolve", "revision", "tree")
+                         if one in parts), "main")  # fmt: skip
+        commits = list(self.server.versions)
+        named = {"main": commits[-1], "v1": commits[0]} if commits else {}
+        commit = named.get(revision, revision)
+        files = self.server.versions.get(commit, {})
+        if "resolve" in parts and name in files:
+            self.reply(files[name], commit)
+        elif "tree" in parts:
             self.reply([{"type": "file", "path": file, "size": len(content), "oid": file}
-                        for file, content in self.server.files.items()])  # fmt: skip
+                        for file, content in files.items()], commit)  # fmt: skip
+        elif commit in self.server.versions:
+            siblings = [{"rfilename": file} for file in files]
+            self.reply({"id": "somebody/genres", "sha": commit, "siblings": siblings}, commit)
         else:
-            files = [{"rfilename": file} for file in self.server.files]
-            self.reply({"id": "somebody/genres", "sha": COMMIT, "siblings": files})
+            self.send_error(404)
 
     do_HEAD = do_GET
 
-    def reply(self, content):
+    def reply(self, content, commit=COMMITS[0]):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{len(body)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", commit)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -78,7 +105,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.fetched = {}, []
+    server.files, server.versions, server.fetched = {}, {}, []
     Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -131,3 +158,36 @@ def test_a_model_is_uploaded_without_its_pickle_and_downloaded(
     assert fetched == {"config.json", "model.onnx"}
     assert hub.created["name"] == "genres" and "private" in str(hub.created)
     assert ran.stdout.strip() == str(GenreClassifier.load(exported).predict(song))
+
+
+@pytest.mark.slow
+def test_a_pinned_revision_is_loaded_although_there_is_a_newer_one(
+    hub, environment, exported, tmp_path
+):
+    newer = shutil.copytree(exported, tmp_path / "newer")
+    config = json.loads((newer / "config.json").read_text())
+    config["training"]["seed"] = 7
+    write_config(newer, config)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TWO_VERSIONS, exported, newer, "v1", *COMMITS],
+        cwd=tmp_path, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    first, second = (GenreClassifier.load(one).fingerprint for one in (exported, newer))
+    assert first != second
+    assert ran.stdout.split() == [second, first, first, second]
+
+
+def test_the_models_page_shows_its_accuracy_with_its_split_and_interval(exported):
+    """The hub reads `model-index` in the header of the card."""
+    card = ModelCard.load(exported / "README.md")
+    (shown,) = card.data.eval_results
+    assert card.data.model_name == "resnet18"
+    assert (shown.task_type, shown.metric_type) == ("audio-classification", "accuracy")
+    assert shown.metric_value == 0.5
+    assert shown.metric_name == "accuracy, 95 % interval 0.300 to 0.700"
+    assert shown.metric_args == {"interval": [0.3, 0.7]}
+    config = json.loads((exported / "config.json").read_text())
+    assert shown.dataset_name == config["training"]["collection"]
+    assert (shown.dataset_config, shown.dataset_split) == ("artist-split", "test")
+    assert shown.dataset_args == {"tracks": 8}

@@ -1,9 +1,10 @@
 """The README of an exported model, in the Hugging Face hub's conventions."""
 
+import re
 from typing import Any
 
 import pandas as pd
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from ..evaluation.metrics import confusion_matrix
 from ..inference.model_folder import FEWEST_CLIPS
@@ -45,6 +46,8 @@ recordings that it was trained on belong to their owners, and none is in this fo
 def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     """The README of an exported model, in Markdown with the hub's header.
 
+    The header has a `model-index`, from which the hub shows the accuracy on the model's page.
+
     Parameters
     ----------
     config
@@ -54,6 +57,8 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     """
     training, result, calibration = config["training"], config["result"], config["calibration"]
     header = ModelCardData(
+        model_name=config["architecture"],
+        eval_results=[_eval_result(training["collection"], result)],
         library_name="melgenre",
         license="other",
         license_name="weights-of-their-origin",
@@ -80,6 +85,24 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
         },
     )
     return f"---\n{header.to_yaml()}\n---\n{text}"
+
+
+def _eval_result(collection, result):
+    """The accuracy as an entry of the hub's `model-index`."""
+    low, high = result["interval"]
+    return EvalResult(
+        task_type="audio-classification",
+        task_name="music genre classification",
+        dataset_type=re.sub(r"[^\w.-]+", "-", collection).strip("-.") or "music",
+        dataset_name=collection,
+        dataset_config=result["protocol"],
+        dataset_split="test",
+        dataset_args={"tracks": result["tracks"]},
+        metric_type="accuracy",
+        metric_name=f"accuracy, 95 % interval {low:.3f} to {high:.3f}",
+        metric_value=result["accuracy"],
+        metric_args={"interval": list(result["interval"])},
+    )
 
 
 def _protocol(result):
