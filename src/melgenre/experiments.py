@@ -2,7 +2,6 @@
 
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from sklearn.svm import SVC
 from .data.protocols import apply_protocol
 from .data.splits import SplitError, held_out, iter_folds
 from .data.table import probabilities, probability_columns
+from .evaluation.fixed_features import run_fixed_features
 from .evaluation.metrics import evaluate
 from .evaluation.results import ResultsError, load_predictions, load_results
 from .evaluation.run import Run
@@ -125,31 +125,12 @@ def run_baseline(
     Run
         Its predictions have no probabilities where the estimator has no `predict_proba`.
     """
-    features = np.asarray(features)
-    split = apply_protocol(tracks, protocol, seed)
-    predictions, started = [], time.perf_counter()
-    for one in iter_folds(split.assign(row=range(len(split)))):
-        train, test = one[one["split"] == "train"], held_out(one)
-        estimator = make_estimator(seed)
-        estimator.fit(features[train["row"]], train["genre"].to_numpy())
-        X = features[test.pop("row")]
-        test = test.assign(predicted=estimator.predict(X))
-        if hasattr(estimator, "predict_proba"):
-            test[probability_columns(estimator.classes_)] = estimator.predict_proba(X)
-        predictions.append(test)
-    predictions = pd.concat(predictions, ignore_index=True)
-    return Run(
-        model=model,
-        architecture=model,
-        recipe="fixed features",
-        weights="none",
-        seed=seed,
-        collection=str(tracks["collection"].iloc[0]),
-        train_tracks=len(train),
-        seconds=round(time.perf_counter() - started, 1),
-        result=evaluate(predictions, protocol, split=split),
-        predictions=predictions,
-    )
+
+    def fit(X, split):
+        train = (split["split"] == "train").to_numpy()
+        return make_estimator(seed).fit(X[train], split.loc[train, "genre"].to_numpy())
+
+    return run_fixed_features(tracks, features, protocol, model, fit, seed=seed)
 
 
 def run_svm(tracks: pd.DataFrame, protocol: str, architecture: str, *, seed: int = 0) -> Run:

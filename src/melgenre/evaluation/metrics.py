@@ -40,7 +40,7 @@ def bootstrap_ci(predictions: pd.DataFrame) -> tuple[float, float]:
         Lower and upper bound, between 0 and 1.
     """
     right = predictions["genre"] == predictions["predicted"]
-    by_group = right.groupby(_groups(predictions)).agg(["sum", "size"]).to_numpy()
+    by_group = right.groupby(artist_groups(predictions)).agg(["sum", "size"]).to_numpy()
     rng = np.random.default_rng(0)
     sums = by_group[rng.integers(len(by_group), size=(RESAMPLES, len(by_group)))].sum(axis=1)
     low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
@@ -52,8 +52,8 @@ def bootstrap_ci(predictions: pd.DataFrame) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _groups(predictions):
-    """The unit of resampling of each row: the artist, or the track where that is unknown."""
+def artist_groups(predictions: pd.DataFrame) -> np.ndarray:
+    """The unit of resampling of each row [shape=(n,)]: the artist, or the track where unknown."""
     if "artist_id" not in predictions:
         return predictions["track_id"].to_numpy()
     artists = predictions["artist_id"].astype(object)
@@ -148,7 +148,7 @@ def paired_permutation_test(first: pd.DataFrame, second: pd.DataFrame) -> dict[s
         raise EvaluationError(
             "The predictions are of different tracks. Compare models of one protocol."
         )
-    groups = pd.Series(_groups(first), index=first["track_id"]).groupby(level=0).first()
+    groups = pd.Series(artist_groups(first), index=first["track_id"]).groupby(level=0).first()
     right = [
         (table["genre"] == table["predicted"]).groupby(table["track_id"].to_numpy()).mean()
         for table in (first, second)
