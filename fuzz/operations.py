@@ -124,7 +124,7 @@ def make_model(folder):
     onnx.save(model, str(folder / "model" / "model.onnx"))
     result = {"protocol": "random", "accuracy": 0.5, "interval": [0, 1], "tracks": 2}
     write_config(folder / "model", {
-        "format_version": 5, "architecture": BODY, "body": "whole", "genres": GENRES,
+        "format_version": 6, "architecture": BODY, "body": "whole", "genres": GENRES,
         "mel_settings": settings.__dict__, "normalisation": {"mean": [0] * 3, "std": [1] * 3},
         "calibration": {"temperature": 1.0, "ood_threshold": None, "tracks": 2},
         "training": {"weights": "none", "collection": "songs"}, "result": result,

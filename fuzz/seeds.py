@@ -130,7 +130,7 @@ def configs():
     whole = json.loads(tiny_config()[0])
     first = ("architecture", "genres", "mel_settings", "normalisation")
     oldest = {"format_version": 1} | {name: whole[name] for name in first}
-    newest = whole | {"format_version": 5, "sha256": {"config.json": "0" * 64}}
+    newest = whole | {"format_version": 6, "sha256": {"config.json": "0" * 64}}
     return [json.dumps(one, indent=2).encode() for one in (whole, oldest, newest)]
 
 

@@ -131,6 +131,13 @@ from .inference.batch import (
 from .inference.classifier import (
     GenreClassifier as GenreClassifier,
 )
+from .inference.embeddings import (
+    EmbeddingError as EmbeddingError,
+    Embeddings as Embeddings,
+    embed_folder as embed_folder,
+    load_embeddings as load_embeddings,
+    nearest_songs as nearest_songs,
+)
 from .inference.model_folder import (
     ModelError as ModelError,
 )

@@ -1,4 +1,4 @@
-"""The commands `melgenre predict`, `extract`, `train` and `app`.
+"""The commands `melgenre predict`, `embed`, `extract`, `train` and `app`.
 
 Exit codes: 0, success; 1, nothing could be done, and a sentence names the reason; 2, wrong usage;
 3, some of the recordings could not be used.
@@ -117,6 +117,37 @@ def _json_line(row, probabilities, caveats):
     }
     text = json.dumps(line, ensure_ascii=False)
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+@app.command()
+def embed(
+    folder: Annotated[Path, typer.Argument(help="A folder of songs.")],
+    out: Annotated[Path, typer.Option(help="The file; an interrupted run resumes from it.")] = Path(
+        "embeddings.npz"
+    ),
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
+    quiet: Quiet = False,
+) -> None:
+    """Compute an embedding of each song: similar songs have embeddings of a similar direction.
+
+    Writes an archive of NumPy with songs, vectors, modified and model. Exits with 3 if some songs
+    could not be used.
+    """
+    from .inference.classifier import GenreClassifier
+    from .inference.embeddings import embed_folder
+
+    with _errors_as_messages():
+        classifier = GenreClassifier.load(model)
+        progress = not quiet and sys.stderr.isatty()
+        embeddings = embed_folder(classifier, folder, out, progress=progress)
+    count, errors = len(embeddings.songs), embeddings.errors.values()
+    if count:
+        songs = f"{count} of {count + len(errors)} songs"
+        print(f"{songs} have an embedding in {escape_control(str(out))}.")
+    for sentence in [*errors, *classifier.caveats]:
+        typer.echo(escape_control(sentence), err=True)
+    if errors:
+        raise typer.Exit(SOME_FAILED if count else 1)
 
 
 @app.command()

@@ -154,7 +154,7 @@ def _flat_layers(model) -> Iterator[tuple[str, nn.Module]]:
 def head_with_ood_score(
     head: nn.Sequential, features: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output of a fastai head, and the out-of-distribution score of its input.
+    """Output of a fastai head or of its first layers, and the out-of-distribution score.
 
     The score is the root mean square of the features, standardised by the statistics of the head's
     first batch norm: a Mahalanobis distance with a diagonal covariance (Lee et al., "A simple
@@ -169,7 +169,8 @@ def head_with_ood_score(
 
     Returns
     -------
-    logits : torch.Tensor [shape=(batch, n_genres)]
+    output : torch.Tensor [shape=(batch, n)]
+        Of the last of these layers: the logits, for a whole head.
     ood_score : torch.Tensor [shape=(batch,)]
         About 1 for images like those of the training, more for others.
     """
@@ -183,7 +184,7 @@ def head_with_ood_score(
 
 
 class ImageClassifier(nn.Module):
-    """The network for inference: grey images in, probabilities and ood_score out.
+    """The network for inference: grey images in; probabilities, OOD scores and embeddings out.
 
     Parameters
     ----------
@@ -195,16 +196,29 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, network: nn.Sequential, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.body, self.head = network
+        self.body, head = network
+        self.head, self.last_layer = head[:-1], head[-1]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [shape=(batch, n_mels, columns)] between 0 and 1 -> (batch, n), (batch,)."""
-        logits, ood_score = head_with_ood_score(
-            self.head, self.body((images[:, None] - self.mean) / self.std)
-        )
-        return logits.softmax(dim=1), ood_score
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Predict images.
+
+        Parameters
+        ----------
+        images : torch.Tensor [shape=(batch, n_mels, columns)]
+            Between 0 and 1.
+
+        Returns
+        -------
+        probabilities : torch.Tensor [shape=(batch, n_genres)]
+        ood_score : torch.Tensor [shape=(batch,)]
+        embedding : torch.Tensor [shape=(batch, d)]
+            The input of the last layer.
+        """
+        features = self.body((images[:, None] - self.mean) / self.std)
+        embedding, ood_score = head_with_ood_score(self.head, features)
+        return self.last_layer(embedding).softmax(dim=1), ood_score, embedding
 
 
 def build_network(

@@ -189,6 +189,28 @@ def test_onnx_runtime_predicts_the_same_as_torch(exported, classifier, images):
         assert other.genre == by_torch.genre
 
 
+def test_an_embedding_is_the_mean_over_windows_of_what_enters_the_last_layer(
+    exported, classifier, images, tmp_path
+):
+    by_onnx = GenreClassifier.load(exported, backend="onnx")
+    weights = load_file(exported / "model.safetensors")
+    last = [name for name in weights if name.endswith("weight")][-1]
+    clips = [load_audio(path, duration=30) for path in images["path"].iloc[[0, 9]]]
+    medley = np.concatenate(clips), SAMPLE_RATE
+    for model in (classifier, by_onnx):
+        embeddings = np.stack([model.embed((clip, SAMPLE_RATE)) for clip in clips])
+        assert (embeddings.dtype, embeddings.shape) == (np.float32, (2, 512))
+        np.testing.assert_allclose(model.embed(medley), embeddings.mean(axis=0), atol=1e-4)
+        # The last layer predicts the genres from it.
+        bias = weights.get(last.removesuffix("weight") + "bias", torch.zeros(()))
+        logits = torch.from_numpy(embeddings) @ weights[last].T + bias
+        for p, clip in zip(logits.softmax(dim=1), clips, strict=True):
+            prediction = model.predict((clip, SAMPLE_RATE))
+            expected = [prediction[genre] for genre in model.genres]
+            np.testing.assert_allclose(p, expected, atol=1e-4)
+    np.testing.assert_allclose(by_onnx.embed(medley), classifier.embed(medley), atol=1e-3)
+
+
 ONLY_ONNX = """
 import sys
 class Refuse:
@@ -428,20 +450,27 @@ OLD_RECIPES = {"frozen-head": "first-project", "smoke-test": "quick"}
 
 
 def earlier_format(exported, folder, version, recipe):
-    """A copy of a model as format 3 or 4 has it: other names, and no checksums up to format 3."""
+    """A copy of a model as format 3, 4 or 5 has it: without embeddings, and up to 4 other names.
+
+    Up to format 3 there are no checksums.
+    """
     shutil.copytree(exported, folder)
     model = onnx.load(folder / "model.onnx")
+    del model.graph.output[2:]
+    old_ports = OLD_PORTS if version < 5 else {}
     for port in (*model.graph.input, *model.graph.output):
-        port.name = OLD_PORTS.get(port.name, port.name)
+        port.name = old_ports.get(port.name, port.name)
     for node in model.graph.node:
         for names in (node.input, node.output):
-            names[:] = [OLD_PORTS.get(name, name) for name in names]
+            names[:] = [old_ports.get(name, name) for name in names]
     onnx.checker.check_model(model)
     onnx.save(model, folder / "model.onnx")
     config = json.loads((folder / "config.json").read_text()) | {"format_version": version}
-    config["calibration"]["strangest"] = config["calibration"].pop("ood_threshold")
-    config["training"]["recipe"] = OLD_RECIPES[recipe]
-    if version == 4:
+    config["training"]["recipe"] = recipe
+    if version < 5:
+        config["calibration"]["strangest"] = config["calibration"].pop("ood_threshold")
+        config["training"]["recipe"] = OLD_RECIPES[recipe]
+    if version >= 4:
         write_config(folder, config)
     else:
         del config["sha256"]
@@ -450,7 +479,8 @@ def earlier_format(exported, folder, version, recipe):
 
 
 @pytest.mark.parametrize("version, recipe", [(3, "frozen-head"), (3, "smoke-test"),
-                                             (4, "frozen-head"), (4, "smoke-test")])  # fmt: skip
+                                             (4, "frozen-head"), (4, "smoke-test"),
+                                             (5, "smoke-test")])  # fmt: skip
 def test_a_model_of_an_earlier_format_predicts_the_same(
     exported, classifier, images, tmp_path, version, recipe
 ):
@@ -465,6 +495,11 @@ def test_a_model_of_an_earlier_format_predicts_the_same(
             expected, prediction = classifier.predict(recording), old.predict(recording)
             assert dict(prediction) == pytest.approx(dict(expected), abs=1e-4)
             assert prediction.genre == expected.genre
+    # `old` runs by ONNX Runtime.
+    with pytest.raises(ModelError, match="model.onnx of old gives no embeddings.*backend='torch'"):
+        old.embed(silence)
+    by_torch = GenreClassifier.load(folder, backend="torch")
+    np.testing.assert_allclose(by_torch.embed(silence), classifier.embed(silence), atol=1e-4)
     learn, _ = load_exported(folder)
     assert list(learn.dls.vocab) == classifier.genres
 

@@ -449,7 +449,7 @@ def test_few_calibration_clips_give_no_ood_threshold(learner, exported, images, 
 
 def test_an_export_records_its_provenance(exported):
     config = json.loads((exported / "config.json").read_text())
-    assert config["format_version"] == 5
+    assert config["format_version"] == 6
     assert config["mel_settings"]["hop_length"] == 1711
     assert config["result"]["protocol"] == "artist-split"
     assert config["training"]["weights"] == "none (from scratch)"

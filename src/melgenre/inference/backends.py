@@ -1,8 +1,7 @@
 """Run the network of a model folder by torch or by ONNX Runtime.
 
-Each `load_…` returns a function from images [shape=(batch, n_mels, columns), dtype=float32],
-between 0 and 1, to probabilities [shape=(batch, n_genres)] and out-of-distribution scores
-[shape=(batch,)].
+Each `load_…` returns a `Network`: functions of images [shape=(batch, n_mels, columns),
+dtype=float32] between 0 and 1.
 """
 
 from __future__ import annotations
@@ -10,16 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
 from ..data.mel_settings import MelSettings
 from .model_folder import ONNX, WEIGHTS, ModelError, damaged_model, read_checked
 
-PredictProba = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+class Network(NamedTuple):
+    """A loaded network.
+
+    Attributes
+    ----------
+    predict_proba
+        Images -> probabilities [shape=(batch, n_genres)] and out-of-distribution scores
+        [shape=(batch,)].
+    embed
+        Images -> embeddings [shape=(batch, d)]: the input of the last layer. Raises `ModelError` if
+        the model has none.
+    """
+
+    predict_proba: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    embed: Callable[[np.ndarray], np.ndarray]
 
 
-def load_torch(folder: Path, config: dict, device: str) -> PredictProba:
+def load_torch(folder: Path, config: dict, device: str) -> Network:
     """Rebuild the network in torch and fill it with the folder's weights.
 
     Parameters
@@ -63,15 +78,15 @@ def load_torch(folder: Path, config: dict, device: str) -> PredictProba:
             "install the device's driver and a torch built for it."
         ) from error
 
-    def predict_proba(images):
+    def run(images, outputs):
         with torch.inference_mode():
-            outputs = network(torch.from_numpy(images).to(device))
-        return tuple(output.float().cpu().numpy() for output in outputs)
+            computed = network(torch.from_numpy(images).to(device))[outputs]
+        return tuple(output.float().cpu().numpy() for output in computed)
 
-    return predict_proba
+    return Network(lambda images: run(images, slice(2)), lambda images: run(images, slice(2, 3))[0])
 
 
-def load_onnx(folder: Path, config: dict, *, device: str = "cpu", threads: int = 0) -> PredictProba:
+def load_onnx(folder: Path, config: dict, *, device: str = "cpu", threads: int = 0) -> Network:
     """Load the network into ONNX Runtime.
 
     Parameters
@@ -108,18 +123,30 @@ def load_onnx(folder: Path, config: dict, *, device: str = "cpu", threads: int =
         raise _no_onnx_device(device)
     _check_shapes(folder, config, session)
     (port,) = session.get_inputs()
-    return lambda images: session.run(None, {port.name: images})
+    outputs = [output.name for output in session.get_outputs()]
+
+    def embed(images):
+        if len(outputs) < 3:
+            raise ModelError(
+                f"model.onnx of {folder.name} gives no embeddings: it was exported by an earlier "
+                "version. Export the learner again, or load the model with backend='torch'."
+            )
+        return session.run(outputs[2:], {port.name: images})[0]
+
+    return Network(lambda images: session.run(outputs[:2], {port.name: images}), embed)
 
 
 def _check_shapes(folder, config, session):
     """Raise `ModelError` unless the inputs and outputs have the shapes that the config implies.
 
-    Their names do not matter: formats 1 to 4 have others than format 5.
+    Their names do not matter: formats 1 to 4 have others than format 5. From format 6 on there is
+    a third output, the embedding, which has any length.
     """
     settings = MelSettings(**config["mel_settings"])
     expected = [[settings.n_mels, settings.columns], [len(config["genres"])], []]
     found = [port.shape[1:] for port in session.get_inputs() + session.get_outputs()]
-    if found != expected:
+    embedding = found[3:]
+    if found[:3] != expected or [len(shape) for shape in embedding] not in ([], [1]):
         raise damaged_model(
             folder,
             f"model.onnx has images, probabilities and scores of the shapes {found}, and "

@@ -103,7 +103,7 @@ def classify_folder(
         todo = {
             name: song
             for name, song in zip(names, songs, strict=True)
-            if rows.get(name, {}).get("modified") != _modified(song)
+            if rows.get(name, {}).get("modified") != modified(song)
         }
         rows = {name: row for name, row in rows.items() if name not in todo}
         new = _classify_all(classifier, todo)
@@ -180,13 +180,28 @@ def _read(file: Path, columns: list[str], model: str) -> dict[str, dict]:
     return {row["song"]: row for row in whole}
 
 
-def _modified(song):
+def modified(song):
     """Time and size of a file as text, which differ when it is changed; empty if it is gone."""
     try:
         status = song.stat()
     except (OSError, ValueError):
         return ""
     return f"{status.st_mtime_ns}-{status.st_size}"
+
+
+def reason_of(error: Exception, name: str) -> str:
+    """Why a song cannot be used, as a sentence; an error that is not the song's is raised again.
+
+    Whatever a decoder raises, one file must not stop a long run.
+    """
+    if isinstance(error, ModelError):
+        raise error
+    if isinstance(error, AudioError):
+        return f"{escape_control(name)}: {error.reason}"
+    return (
+        f"{escape_control(name)}: cannot be used ({type(error).__name__}). Convert it to wav, or "
+        "leave it out."
+    )
 
 
 def _classify_all(classifier: GenreClassifier, songs: dict[str, Path]) -> Iterator[dict]:
@@ -199,18 +214,11 @@ def _classify_all(classifier: GenreClassifier, songs: dict[str, Path]) -> Iterat
 
 def _classify(classifier, name, song):
     """The row of one song: its genre, or the reason why there is none."""
-    row = {"song": name, "error": "", "modified": _modified(song), "model": classifier.fingerprint}
+    row = {"song": name, "error": "", "modified": modified(song), "model": classifier.fingerprint}
     try:
         prediction = classifier.predict(song)
-    except AudioError as error:
-        return row | {"error": f"{escape_control(name)}: {error.reason}"}
-    except ModelError:
-        raise
-    except Exception as error:  # whatever a decoder raises, one file must not stop a long run
-        reason = (
-            f"cannot be classified ({type(error).__name__}). Convert it to wav, or leave it out."
-        )
-        return row | {"error": f"{escape_control(name)}: {reason}"}
+    except Exception as error:  # decoders raise errors of any kind
+        return row | {"error": reason_of(error, name)}
     row |= {"genre": prediction.genre, "ood_score": round(prediction.ood_score, 3)}
     probabilities = (round(p, 4) for p in prediction.values())
     return row | dict(zip(probability_columns(prediction), probabilities, strict=True))

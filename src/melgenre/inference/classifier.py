@@ -19,7 +19,7 @@ from ..data.audio import AudioError, iter_windows
 from ..data.mel_settings import MelSettings
 from ..features.melspectrogram import melspectrogram_image
 from ..files import atomic_folder, sweep
-from .backends import PredictProba, load_onnx, load_torch
+from .backends import Network, load_onnx, load_torch
 from .hub import find_folder, upload
 from .model_folder import (
     FEWEST_CLIPS,
@@ -78,17 +78,19 @@ class GenreClassifier:
         classifier = GenreClassifier.load("models/resnet34")
         classifier.predict("song.mp3")  # {'jazz': 0.91, 'blues': 0.06, ...}
         classifier.analyze("song.mp3").plot()
+        classifier.embed("song.mp3")  # for similar songs: see `melgenre embed`
     """
 
     def __init__(
         self,
-        predict_proba: PredictProba,
+        network: Network,
         config: dict,
         folder: Path,
         backend: str,
         device: str = "cpu",
     ):
-        self.predict_proba, self.config, self.folder = predict_proba, config, folder
+        self.predict_proba, self._embed = network
+        self.config, self.folder = config, folder
         self.backend, self.device = backend, device
         self.genres = list(config["genres"])
         self.settings = MelSettings(**config["mel_settings"])
@@ -131,15 +133,15 @@ class GenreClassifier:
         config = read_config(folder)
         try:
             if by_onnx:
-                predict_proba = load_onnx(folder, config, device=device)
+                network = load_onnx(folder, config, device=device)
             else:
-                predict_proba = load_torch(folder, config, device)
+                network = load_torch(folder, config, device)
         except ModelError:
             if read_config(folder) == config:
                 raise
             # The folder was replaced by another export while it was read.
             return cls.load(model, backend=backend, device=device)
-        return cls(predict_proba, config, folder, "onnx" if by_onnx else "torch", device)
+        return cls(network, config, folder, "onnx" if by_onnx else "torch", device)
 
     def on_one_core(self) -> GenreClassifier:
         """The same model with a single thread, to classify several recordings in parallel.
@@ -149,8 +151,8 @@ class GenreClassifier:
         """
         if self.backend != "onnx" or self.device != "cpu":
             return self
-        predict_proba = load_onnx(self.folder, self.config, threads=1)
-        return GenreClassifier(predict_proba, self.config, self.folder, self.backend)
+        network = load_onnx(self.folder, self.config, threads=1)
+        return GenreClassifier(network, self.config, self.folder, self.backend)
 
     def save(self, folder: str | Path) -> Path:
         """Copy the model into another folder, without `learner.pkl` and `split.csv`.
@@ -231,14 +233,48 @@ class GenreClassifier:
             If the recording cannot be used, or is too long.
         """
         times, images, outputs = [], [], []
-        windows = self._iter_images(recording, max_minutes)
-        batch = CPU_BATCH if self.device == "cpu" else GPU_BATCH
-        while some := list(islice(windows, batch)):
+        for some in self._iter_batches(recording, max_minutes):
             times += [time for time, _ in some]
             images += [image for _, image in some]
             outputs.append(self.predict_images(images[-len(some) :]))
         probabilities, ood_scores = map(np.concatenate, zip(*outputs, strict=True))
         return Analysis(self, np.array(times), images, probabilities, ood_scores)
+
+    def embed(self, recording: Recording) -> np.ndarray:
+        """The embedding of a recording: similar recordings have embeddings of a similar direction.
+
+        It is the mean over the windows of what the network computes before its last layer: the
+        values from which that layer predicts the genres. For a head of a single layer these are
+        the features of the body.
+
+        Parameters
+        ----------
+        recording
+            As for `analyze`.
+
+        Returns
+        -------
+        np.ndarray [shape=(d,), dtype=float32]
+
+        Raises
+        ------
+        melgenre.data.audio.AudioError
+            If the recording cannot be used.
+        ModelError
+            If the model runs by ONNX Runtime and was exported in format 5 or earlier.
+        """
+        batches = self._iter_batches(recording, np.inf)
+        embeddings = [self.embed_images([image for _, image in some]) for some in batches]
+        return np.concatenate(embeddings).mean(axis=0)
+
+    def _iter_batches(
+        self, recording: Recording, max_minutes: float
+    ) -> Iterator[list[tuple[tuple[float, float], np.ndarray]]]:
+        """The windows of `_iter_images`, as many at a time as the device predicts together."""
+        windows = self._iter_images(recording, max_minutes)
+        batch = CPU_BATCH if self.device == "cpu" else GPU_BATCH
+        while some := list(islice(windows, batch)):
+            yield some
 
     def _iter_images(
         self, recording: Recording, max_minutes: float
@@ -267,13 +303,38 @@ class GenreClassifier:
         ModelError
             If the network fails, or returns NaN or infinite values.
         """
-        try:
-            outputs = self.predict_proba(np.stack(images).astype(np.float32) / 255)
-        except RuntimeError as error:  # of torch; the errors of ONNX Runtime derive from it
-            raise damaged_model(self.folder, error) from error
+        outputs = self._run(self.predict_proba, images)
         if not all(np.isfinite(output).all() for output in outputs):
             raise damaged_model(self.folder, "it gives probabilities that are not finite")
         return outputs
+
+    def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """The embeddings of a batch of mel-spectrogram images: see `embed`.
+
+        Parameters
+        ----------
+        images : sequence of np.ndarray [shape=(n_mels, columns), dtype=uint8]
+
+        Returns
+        -------
+        np.ndarray [shape=(n, d), dtype=float32]
+
+        Raises
+        ------
+        ModelError
+            If the model has no embeddings, or they are not finite, or the network fails.
+        """
+        embeddings = self._run(self._embed, images)
+        if not np.isfinite(embeddings).all():
+            raise damaged_model(self.folder, "it gives embeddings that are not finite")
+        return embeddings
+
+    def _run(self, function, images):
+        """A function of the network, for images of whole numbers from 0 to 255."""
+        try:
+            return function(np.stack(images).astype(np.float32) / 255)
+        except RuntimeError as error:  # of torch; the errors of ONNX Runtime derive from it
+            raise damaged_model(self.folder, error) from error
 
 
 def _caveats(config):

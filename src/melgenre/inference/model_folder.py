@@ -16,7 +16,7 @@ from ..errors import MelgenreError
 from ..files import read_json, restore
 from ..text import printable, short
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
 CONFIG, CARD = "config.json", "README.md"
 SPLIT = "split.csv"

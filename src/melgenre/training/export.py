@@ -154,7 +154,7 @@ class ConcatPool(nn.Module):
 
 
 def _export_onnx(model: nn.Module, config: dict[str, Any], file: Path) -> None:
-    """Write the network from grey images to probabilities and OOD scores as ONNX."""
+    """Write the network from grey images to probabilities, OOD scores and embeddings as ONNX."""
     settings = MelSettings(**config["mel_settings"])
     network = ImageClassifier(copy.deepcopy(model), **config["normalisation"]).float().eval()
     for parent in list(network.modules()):
@@ -169,7 +169,7 @@ def _export_onnx(model: nn.Module, config: dict[str, Any], file: Path) -> None:
             (example,),
             file,
             input_names=["images"],
-            output_names=["probabilities", "ood_score"],
+            output_names=["probabilities", "ood_score", "embedding"],
             dynamic_shapes={"images": {0: "batch"}},
             external_data=False,
             verbose=False,
