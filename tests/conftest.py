@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,35 @@ def write_song():
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A running Chromium: Debian's, or the one that `playwright install chromium` installs."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        where = shutil.which("chromium") or shutil.which("google-chrome")
+        try:
+            # Without a sandbox it also runs as root, in a container; it opens only our own pages.
+            browser = running.chromium.launch(executable_path=where, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page; the test fails if its console shows an error."""
+    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
+    ours = [error for error in errors if "favicon" not in error]
+    assert not ours
 
 
 MESSY_GENRES = {

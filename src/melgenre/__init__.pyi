@@ -141,6 +141,11 @@ from .inference.embeddings import (
 from .inference.model_folder import (
     ModelError as ModelError,
 )
+from .inference.music_map import (
+    MusicMap as MusicMap,
+    play_map as play_map,
+    plot_map as plot_map,
+)
 from .inference.prediction import (
     Analysis as Analysis,
     Prediction as Prediction,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, run_of
-from playwright.sync_api import Error, expect, sync_playwright
+from playwright.sync_api import expect
 from test_matrix import ODD, made_up_predictions
 
 from melgenre.confusion.browser import ConfusionBrowser
@@ -28,34 +28,6 @@ pytestmark = pytest.mark.browser
 TOKEN = "for-the-test-alone"
 FRONT_ENDS = {"jupyterlab": "lab/tree", "notebook7": "notebooks"}  # where each opens a file
 expect.set_options(timeout=90_000)  # a kernel on a busy machine
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A running Chromium: Debian's, or the one that `playwright install chromium` installs."""
-    with sync_playwright() as playwright:
-        where = shutil.which("chromium") or shutil.which("google-chrome")
-        try:
-            # Without a sandbox it also runs as root, in a container; it opens only our own pages.
-            browser = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"])
-        except Error as error:
-            pytest.skip(f"no Chromium here: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium):
-    """A page; the test fails if its console shows an error."""
-    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.set_default_timeout(60_000)
-    yield page
-    page.close()
-    ours = [error for error in errors if "favicon" not in error]
-    assert not ours
 
 
 @pytest.fixture(scope="module")
