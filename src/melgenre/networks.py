@@ -9,8 +9,11 @@ import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import safetensors.torch
 import timm
 import torch
 import torchvision
@@ -30,6 +33,12 @@ from .errors import MelgenreError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+BUILT_IN = "efficientnet_lite0"
+"""The architecture whose first blocks are in this package, with ImageNet weights (see `NOTICE`).
+
+They are timm's `tf_efficientnet_lite0` down to an eighth of the image's size: 55,504 parameters.
+"""
 
 
 class ArchitectureError(MelgenreError, ValueError):
@@ -53,7 +62,7 @@ def get_architecture(name: str) -> Callable[..., nn.Module] | str:
     Raises
     ------
     ArchitectureError
-        If neither library has it.
+        If neither library has it, or if it is `BUILT_IN`, which is no whole network.
 
     Examples
     --------
@@ -62,6 +71,11 @@ def get_architecture(name: str) -> Callable[..., nn.Module] | str:
     >>> get_architecture("resnet34d")
     'resnet34d'
     """
+    if name == BUILT_IN:
+        raise ArchitectureError(
+            f"Only the first blocks of {BUILT_IN} are in melgenre. Use it with a recipe for "
+            "textures, such as 'texture'; or name the whole network of timm, tf_efficientnet_lite0."
+        )
     if name in torchvision.models.list_models(torchvision.models):
         return torchvision.models.get_model_builder(name)
     if timm.is_model(name):
@@ -218,9 +232,9 @@ def build_network(
         As for `get_architecture`.
     body
         `"whole"`: all layers but the last, pooled as fastai does; `"texture"`: `TextureBackbone`,
-        with fastai's own head.
+        with fastai's own head, which for `BUILT_IN` is a batch norm and one linear layer.
     pretrained
-        With ImageNet weights, downloaded once.
+        With ImageNet weights: downloaded once, or those of `BUILT_IN`.
 
     Returns
     -------
@@ -232,6 +246,8 @@ def build_network(
     ArchitectureError
         If the name is unknown, or the network cannot be cut for textures.
     """
+    if name == BUILT_IN and body == "texture":
+        return _built_in_network(n_genres, pretrained=pretrained)
     architecture = get_architecture(name)
     if body == "texture":
         width = _texture_width(name)
@@ -245,6 +261,20 @@ def build_network(
     if isinstance(architecture, str):
         return create_timm_model(architecture, n_genres, default_split, pretrained=pretrained)[0]
     return create_vision_model(architecture, n_genres, pretrained=pretrained)
+
+
+def _built_in_network(n_genres, *, pretrained):
+    """The blocks in this package, and a head of one layer: so few tracks give so many weights."""
+    backbone = TextureBackbone(timm.create_model("tf_efficientnet_lite0", num_classes=0))
+    if pretrained:
+        backbone.load_state_dict(safetensors.torch.load(built_in_weights().read_bytes()))
+    head = nn.Sequential(nn.BatchNorm1d(2048), nn.Linear(2048, n_genres))
+    return nn.Sequential(backbone, head)
+
+
+def built_in_weights() -> Traversable:
+    """The file in this package with the weights of `BUILT_IN`."""
+    return files("melgenre") / "weights" / f"{BUILT_IN}.safetensors"
 
 
 def _texture_width(name):
@@ -284,8 +314,11 @@ def weights_source(name: str) -> str:
     Parameters
     ----------
     name
-        As for `get_architecture`; its weights have been downloaded.
+        As for `get_architecture`, and its weights have been downloaded; or `BUILT_IN`.
     """
+    if name == BUILT_IN:
+        digest = hashlib.sha256(built_in_weights().read_bytes()).hexdigest()
+        return f"first blocks of EfficientNet-Lite0, in melgenre (sha256 {digest[:8]})"
     architecture = get_architecture(name)
     if isinstance(architecture, str):
         return f"timm {timm.models.get_pretrained_cfg(name).hf_hub_id or name}"
