@@ -13,6 +13,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import timm
 import torch
@@ -267,7 +268,13 @@ def _built_in_network(n_genres, *, pretrained):
     """The blocks in this package, and a head of one layer: so few tracks give so many weights."""
     backbone = TextureBackbone(timm.create_model("tf_efficientnet_lite0", num_classes=0))
     if pretrained:
-        backbone.load_state_dict(safetensors.torch.load(built_in_weights().read_bytes()))
+        try:
+            backbone.load_state_dict(safetensors.torch.load(built_in_weights().read_bytes()))
+        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            raise ArchitectureError(
+                f"The weights of {BUILT_IN} in melgenre are damaged "
+                f"({str(error).splitlines()[0]}). Install melgenre again."
+            ) from error
     head = nn.Sequential(nn.BatchNorm1d(2048), nn.Linear(2048, n_genres))
     return nn.Sequential(backbone, head)
 
