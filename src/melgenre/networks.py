@@ -233,7 +233,8 @@ def build_network(
         As for `get_architecture`.
     body
         `"whole"`: all layers but the last, pooled as fastai does; `"texture"`: `TextureBackbone`,
-        with fastai's own head, which for `BUILT_IN` is a batch norm and one linear layer.
+        with fastai's own head; `"linear"`: the same backbone, and one linear layer on the square
+        roots of its features.
     pretrained
         With ImageNet weights: downloaded once, or those of `BUILT_IN`.
 
@@ -247,25 +248,42 @@ def build_network(
     ArchitectureError
         If the name is unknown, or the network cannot be cut for textures.
     """
-    if name == BUILT_IN and body == "texture":
-        return _built_in_network(n_genres, pretrained=pretrained)
+    if body != "whole":
+        return _texture_network(name, n_genres, body, pretrained)
     architecture = get_architecture(name)
-    if body == "texture":
-        width = _texture_width(name)
-        head = create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
-        if isinstance(architecture, str):
-            model = timm.create_model(architecture, pretrained=pretrained, num_classes=0)
-            return add_head(TextureBackbone(model), None, n_genres, head=head)
-        return create_vision_model(
-            architecture, n_genres, pretrained=pretrained, cut=TextureBackbone, custom_head=head
-        )
     if isinstance(architecture, str):
         return create_timm_model(architecture, n_genres, default_split, pretrained=pretrained)[0]
     return create_vision_model(architecture, n_genres, pretrained=pretrained)
 
 
-def _built_in_network(n_genres, *, pretrained):
-    """The blocks in this package, and a head of one layer: so few tracks give so many weights."""
+def _texture_network(name, n_genres, body, pretrained):
+    """A `TextureBackbone` and its head."""
+    width = _texture_width(name)
+    if body == "linear":
+        head = nn.Sequential(SignedRoot(), nn.BatchNorm1d(width), nn.Linear(width, n_genres))
+    else:
+        head = create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
+    if name == BUILT_IN:
+        return add_head(_built_in_backbone(pretrained), None, n_genres, head=head)
+    architecture = get_architecture(name)
+    if isinstance(architecture, str):
+        model = timm.create_model(architecture, pretrained=pretrained, num_classes=0)
+        return add_head(TextureBackbone(model), None, n_genres, head=head)
+    return create_vision_model(
+        architecture, n_genres, pretrained=pretrained, cut=TextureBackbone, custom_head=head
+    )
+
+
+class SignedRoot(nn.Module):
+    """The square root of each feature's size, with its sign: large values count for less."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features [shape=(batch, d)] -> [shape=(batch, d)]."""
+        return x * (x.abs() + 1e-6).rsqrt()  # with a finite gradient at 0
+
+
+def _built_in_backbone(pretrained):
+    """The blocks whose weights are in this package."""
     backbone = TextureBackbone(timm.create_model("tf_efficientnet_lite0", num_classes=0))
     if pretrained:
         try:
@@ -275,8 +293,7 @@ def _built_in_network(n_genres, *, pretrained):
                 f"The weights of {BUILT_IN} in melgenre are damaged "
                 f"({str(error).splitlines()[0]}). Install melgenre again."
             ) from error
-    head = nn.Sequential(nn.BatchNorm1d(2048), nn.Linear(2048, n_genres))
-    return nn.Sequential(backbone, head)
+    return backbone
 
 
 def built_in_weights() -> Traversable:
@@ -286,6 +303,8 @@ def built_in_weights() -> Traversable:
 
 def _texture_width(name):
     """Number of features of a `TextureBackbone` of this architecture."""
+    if name == BUILT_IN:
+        return 2048
     architecture = get_architecture(name)
     try:
         model = timm.create_model(name) if isinstance(architecture, str) else architecture()
@@ -325,7 +344,7 @@ def weights_source(name: str) -> str:
     """
     if name == BUILT_IN:
         digest = hashlib.sha256(built_in_weights().read_bytes()).hexdigest()
-        return f"first blocks of EfficientNet-Lite0, in melgenre (sha256 {digest[:8]})"
+        return f"EfficientNet-Lite0's first blocks, in melgenre (Apache-2.0, sha256 {digest[:8]})"
     architecture = get_architecture(name)
     if isinstance(architecture, str):
         return f"timm {timm.models.get_pretrained_cfg(name).hf_hub_id or name}"

@@ -170,7 +170,7 @@ def genre_learner(
     except OSError as error:  # of the download: no connection, no such file, disk full
         if not pretrained:
             raise
-        textures = RECIPES[recipe].body == "texture"
+        textures = RECIPES[recipe].body != "whole"
         warnings.warn(
             f"The ImageNet weights of {architecture} cannot be downloaded ({_cause(error)}). "
             + (WITH_BUILT_IN if textures else WITHOUT_WEIGHTS)
@@ -303,8 +303,9 @@ def _fit_head(learn):
     head.logger = learn.logger
     if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
         head.remove_cb(ProgressCallback)
+    recipe = RECIPES[learn.training_run.recipe]
     with one_thread():
-        head.fit_one_cycle(RECIPES[learn.training_run.recipe].freeze_epochs)
+        head.fit_one_cycle(recipe.freeze_epochs, wd=recipe.weight_decay)
     for name in ("values", "losses", "iters", "lrs", "metric_names"):
         setattr(learn.recorder, name, getattr(head.recorder, name))
 
