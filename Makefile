@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 COLLECTION ?= auto
 SECONDS ?= 60
-# The model of `make app` and `make bench`: a folder that notebook 04 exported.
-MODEL ?= models/resnet34
+# The model of `make app`, by default the built-in one, and of `make bench`: a folder that notebook 04
+# exported.
+bench: MODEL ?= models/resnet34
 BIN := $(VENV)/bin
 # The Python of Colab, and an environment with its versions.
 COLAB_PYTHON ?= python3.13
@@ -17,7 +18,7 @@ PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check results check kill notebooks lock
+.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check model results check kill notebooks lock
 .PHONY: address clean exported
 
 help:  ## print this list
@@ -58,14 +59,14 @@ lab: $(VENV)/.run  ## open copies of the notebooks, in lab/, in JupyterLab
 	@echo 'These notebooks are copies in lab/. Change them freely; delete one to get a new copy.'
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) lab
 
-app: exported $(VENV)/.run  ## serve the web page that predicts genres (after make run)
+app: exported $(VENV)/.run  ## serve the web page that predicts genres (of another MODEL=FOLDER)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .[app] -c constraints.txt
 	@$(BIN)/$(PILLOW) 2>/dev/null
-	$(BIN)/melgenre app --model $(MODEL)
+	$(BIN)/melgenre app$(if $(MODEL), --model $(MODEL))
 
 # Checked before anything is installed: does the model exist?
 exported:
-	@case '$(MODEL)' in hf:*) ;; *) test -f '$(MODEL)/config.json' || { \
+	@case '$(MODEL)' in '' | hf:*) ;; *) test -f '$(MODEL)/config.json' || { \
 	  echo 'No model in $(MODEL) yet: `make run` trains and exports one. Name another with'; \
 	  echo '  make $(MAKECMDGOALS) MODEL=FOLDER'; exit 1; } ;; esac
 
@@ -84,6 +85,9 @@ fuzz: $(VENV)/.test  ## read damaged files of every kind for 60 s (make fuzz SEC
 gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one, record times and accuracies
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -W ignore benchmarks/gpu.py
+
+model: $(VENV)/.run  ## train the built-in model (needs all of GTZAN)
+	$(BIN)/python $(QUIET) scripts/make_model.py
 
 results: $(VENV)/.run  ## train all models under all protocols, 3 seeds each; renew table and notebook 08
 	$(BIN)/python $(QUIET) scripts/make_results.py

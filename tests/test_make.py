@@ -51,12 +51,12 @@ def make(folder, *arguments, **environment):
     return ran, file.read_text().splitlines() if file.exists() else []
 
 
-@pytest.mark.parametrize("target", ["app", "bench"])
-def test_a_missing_model_is_reported_before_anything_is_installed(clone, target):
+@pytest.mark.parametrize("target, model", [("app", "models/mine"), ("bench", "models/resnet34")])
+def test_a_missing_model_is_reported_before_anything_is_installed(clone, target, model):
     (clone / ".venv" / ".run").unlink()
-    ran, calls = make(clone, target)
+    ran, calls = make(clone, target, *(["MODEL=models/mine"] if target == "app" else []))
     assert ran.returncode != 0
-    assert "No model in models/resnet34 yet: `make run` trains and exports one." in ran.stdout
+    assert f"No model in {model} yet: `make run` trains and exports one." in ran.stdout
     assert calls == []
     assert not (clone / ".venv" / ".run").exists()
 
@@ -68,6 +68,12 @@ def test_make_app_serves_the_given_model(clone):
         ran, calls = make(clone, "app", f"MODEL={model}")
         assert ran.returncode == 0, ran.stderr
         assert calls[-1] == f"melgenre app --model {model}"
+
+
+def test_make_app_serves_the_built_in_model_by_default(clone):
+    ran, calls = make(clone, "app")
+    assert ran.returncode == 0, ran.stderr
+    assert calls[-1] == "melgenre app"
 
 
 @pytest.mark.parametrize("uid, option", [(0, "--allow-root "), (1000, "")])

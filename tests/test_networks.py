@@ -1,10 +1,15 @@
 """The texture backbone of any convolutional network, and the out-of-distribution score."""
 
 import copy
+import hashlib
 import pickle
+import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from conftest import run_of
@@ -16,9 +21,11 @@ from melgenre.data.splits import held_out
 from melgenre.data.table import probabilities
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.networks import (
+    BUILT_IN,
     ArchitectureError,
     TextureBackbone,
     build_network,
+    built_in_weights,
     head_with_ood_score,
 )
 from melgenre.training.export import export_learner
@@ -155,3 +162,49 @@ def test_the_ood_score_is_one_for_features_like_those_of_the_training():
         head, 3 * standardised * norm.running_var.sqrt() + norm.running_mean
     )
     torch.testing.assert_close(far, 3 * ood_score, atol=1e-3, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def offline():
+    """No network access, and no weights that were downloaded earlier."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as empty:
+        for name in ("TORCH_HOME", "HF_HOME"):
+            patch.setenv(name, empty)
+        for name in ("http_proxy", "https_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        yield
+
+
+@torch.no_grad()
+def test_the_built_in_backbone_gives_the_feature_maps_of_timms_network(offline):
+    network = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2))
+    backbone = build_network(BUILT_IN, 10, "texture", pretrained=True)[0].eval()
+    names = [name for name in network.state_dict() if not name.startswith("blocks.3")]
+    weights = dict(zip(names, backbone.state_dict().values(), strict=False))
+    network.load_state_dict(weights, strict=False)
+    image = torch.rand(1, 3, 128, 387)
+    fine, coarse = network.eval()(image)
+    torch.testing.assert_close(backbone.fine(image), fine)
+    torch.testing.assert_close(backbone.coarse(backbone.fine(image)), coarse)
+
+
+def test_the_built_in_backbone_has_the_checksum_in_the_notice():
+    content = built_in_weights().read_bytes()
+    notice = Path(__file__).parent.parent / "NOTICE"
+    assert hashlib.sha256(content).hexdigest() in notice.read_text()
+    backbone = build_network(BUILT_IN, 10, "texture")[0]
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 55_504
+
+
+def test_the_built_in_backbone_needs_no_download(offline, images):
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
+    learn = genre_learner(image_dataloaders(few), BUILT_IN, "linear")
+    assert re.fullmatch(
+        r"EfficientNet-Lite0's first blocks, in melgenre \(Apache-2.0, sha256 [0-9a-f]{8}\)",
+        learn.training_run.weights,
+    )
+
+
+def test_the_built_in_backbone_is_for_textures_alone(images):
+    with pytest.raises(ArchitectureError, match="Only the first blocks.*tf_efficientnet_lite0"):
+        genre_learner(image_dataloaders(images), BUILT_IN, "frozen-head")

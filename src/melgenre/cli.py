@@ -25,7 +25,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes the [app] of melgenre[app] for its own markup
 )
 SOME_FAILED = 3
-MODEL_HELP = "An exported model folder, or hf:owner/name[@revision] on the Hugging Face hub."
+MODEL_HELP = (
+    "An exported model folder, or hf:owner/name[@revision] on the Hugging Face hub. By default the "
+    "model in this package."
+)
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Mel = Annotated[
     list[str] | None,
@@ -58,7 +61,7 @@ def main(
 @app.command()
 def predict(
     recordings: Annotated[list[Path], typer.Argument(help="Songs, or folders of songs.")],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Also write a CSV; an interrupted run resumes from it.")
     ] = None,
@@ -181,7 +184,7 @@ def train(
         str, typer.Option(help="A network of torchvision or timm, by name.")
     ] = "resnet34",
     recipe: Annotated[
-        str, typer.Option(help="texture, frozen-head, fine-tune or smoke-test.")
+        str, typer.Option(help="texture, linear, frozen-head, fine-tune or smoke-test.")
     ] = "texture",
     seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
     mel: Mel = None,
@@ -260,7 +263,7 @@ def _interpretation(protocol):
 
 @app.command("app")
 def page(
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     host: Annotated[
         str, typer.Option(help="Address to bind; 0.0.0.0 is the whole network.")
     ] = "127.0.0.1",
@@ -272,9 +275,15 @@ def page(
 ) -> None:
     """Serve a web page that predicts genres (needs melgenre[app])."""
     from .app.page import serve
+    from .inference.model_folder import default_model
 
     with _errors_as_messages():
-        serve(model, host=host, port=port, allow_hosts=allow_host or ())
+        serve(
+            default_model() if model is None else model,
+            host=host,
+            port=port,
+            allow_hosts=allow_host or (),
+        )
 
 
 @contextmanager

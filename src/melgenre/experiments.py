@@ -144,7 +144,7 @@ def run_svm(tracks: pd.DataFrame, protocol: str, architecture: str, *, seed: int
     any_split = tracks.assign(split=np.where(np.arange(len(tracks)) % 2, "train", "test"))
     learn = genre_learner(image_dataloaders(any_split), architecture, "texture")
     features = extract_features(learn, tracks)
-    model = f"textures of {architecture} + SVM"
+    model = f"textures of {learn.training_run.architecture} + SVM"
 
     def make_estimator(seed):
         # Smaller than scikit-learn's gamma: distances grow with the number of features.

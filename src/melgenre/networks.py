@@ -9,8 +9,12 @@ import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import timm
 import torch
 import torchvision
@@ -30,6 +34,12 @@ from .errors import MelgenreError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+BUILT_IN = "efficientnet_lite0"
+"""The architecture whose first blocks are in this package, with ImageNet weights (see `NOTICE`).
+
+They are timm's `tf_efficientnet_lite0` down to an eighth of the image's size: 55,504 parameters.
+"""
 
 
 class ArchitectureError(MelgenreError, ValueError):
@@ -53,7 +63,7 @@ def get_architecture(name: str) -> Callable[..., nn.Module] | str:
     Raises
     ------
     ArchitectureError
-        If neither library has it.
+        If neither library has it, or if it is `BUILT_IN`, which is no whole network.
 
     Examples
     --------
@@ -62,6 +72,11 @@ def get_architecture(name: str) -> Callable[..., nn.Module] | str:
     >>> get_architecture("resnet34d")
     'resnet34d'
     """
+    if name == BUILT_IN:
+        raise ArchitectureError(
+            f"Only the first blocks of {BUILT_IN} are in melgenre. Use it with a recipe for "
+            "textures, such as 'texture'; or name the whole network of timm, tf_efficientnet_lite0."
+        )
     if name in torchvision.models.list_models(torchvision.models):
         return torchvision.models.get_model_builder(name)
     if timm.is_model(name):
@@ -232,9 +247,10 @@ def build_network(
         As for `get_architecture`.
     body
         `"whole"`: all layers but the last, pooled as fastai does; `"texture"`: `TextureBackbone`,
-        with fastai's own head.
+        with fastai's own head; `"linear"`: the same backbone, and one linear layer on the square
+        roots of its features.
     pretrained
-        With ImageNet weights, downloaded once.
+        With ImageNet weights: downloaded once, or those of `BUILT_IN`.
 
     Returns
     -------
@@ -246,23 +262,63 @@ def build_network(
     ArchitectureError
         If the name is unknown, or the network cannot be cut for textures.
     """
+    if body != "whole":
+        return _texture_network(name, n_genres, body, pretrained)
     architecture = get_architecture(name)
-    if body == "texture":
-        width = _texture_width(name)
-        head = create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
-        if isinstance(architecture, str):
-            model = timm.create_model(architecture, pretrained=pretrained, num_classes=0)
-            return add_head(TextureBackbone(model), None, n_genres, head=head)
-        return create_vision_model(
-            architecture, n_genres, pretrained=pretrained, cut=TextureBackbone, custom_head=head
-        )
     if isinstance(architecture, str):
         return create_timm_model(architecture, n_genres, default_split, pretrained=pretrained)[0]
     return create_vision_model(architecture, n_genres, pretrained=pretrained)
 
 
+def _texture_network(name, n_genres, body, pretrained):
+    """A `TextureBackbone` and its head."""
+    width = _texture_width(name)
+    if body == "linear":
+        head = nn.Sequential(SignedRoot(), nn.BatchNorm1d(width), nn.Linear(width, n_genres))
+    else:
+        head = create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
+    if name == BUILT_IN:
+        return add_head(_built_in_backbone(pretrained), None, n_genres, head=head)
+    architecture = get_architecture(name)
+    if isinstance(architecture, str):
+        model = timm.create_model(architecture, pretrained=pretrained, num_classes=0)
+        return add_head(TextureBackbone(model), None, n_genres, head=head)
+    return create_vision_model(
+        architecture, n_genres, pretrained=pretrained, cut=TextureBackbone, custom_head=head
+    )
+
+
+class SignedRoot(nn.Module):
+    """The square root of each feature's size, with its sign: large values count for less."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features [shape=(batch, d)] -> [shape=(batch, d)]."""
+        return x * (x.abs() + 1e-6).rsqrt()  # with a finite gradient at 0
+
+
+def _built_in_backbone(pretrained):
+    """The blocks whose weights are in this package."""
+    backbone = TextureBackbone(timm.create_model("tf_efficientnet_lite0", num_classes=0))
+    if pretrained:
+        try:
+            backbone.load_state_dict(safetensors.torch.load(built_in_weights().read_bytes()))
+        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            raise ArchitectureError(
+                f"The weights of {BUILT_IN} in melgenre are damaged "
+                f"({str(error).splitlines()[0]}). Install melgenre again."
+            ) from error
+    return backbone
+
+
+def built_in_weights() -> Traversable:
+    """The file in this package with the weights of `BUILT_IN`."""
+    return files("melgenre") / "weights" / f"{BUILT_IN}.safetensors"
+
+
 def _texture_width(name):
     """Number of features of a `TextureBackbone` of this architecture."""
+    if name == BUILT_IN:
+        return 2048
     architecture = get_architecture(name)
     try:
         model = timm.create_model(name) if isinstance(architecture, str) else architecture()
@@ -298,8 +354,11 @@ def weights_source(name: str) -> str:
     Parameters
     ----------
     name
-        As for `get_architecture`; its weights have been downloaded.
+        As for `get_architecture`, and its weights have been downloaded; or `BUILT_IN`.
     """
+    if name == BUILT_IN:
+        digest = hashlib.sha256(built_in_weights().read_bytes()).hexdigest()
+        return f"EfficientNet-Lite0's first blocks, in melgenre (Apache-2.0, sha256 {digest[:8]})"
     architecture = get_architecture(name)
     if isinstance(architecture, str):
         return f"timm {timm.models.get_pretrained_cfg(name).hf_hub_id or name}"

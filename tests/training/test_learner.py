@@ -169,18 +169,34 @@ def test_the_same_seed_gives_the_same_network(images):
         torch.testing.assert_close(a, b)
 
 
-def test_without_imagenet_weights_a_warning_is_given_and_training_starts_from_scratch(
-    images, tmp_path, monkeypatch
-):
-    # An empty cache, and a proxy that does not exist: no network access.
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty cache, and a proxy that does not exist: no network access."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+def test_without_imagenet_weights_a_warning_is_given_and_training_starts_from_scratch(
+    images, offline
+):
     dls = image_dataloaders(images)
     with pytest.warns(UserWarning, match="weights of resnet18 cannot be downloaded.*from scratch"):
-        learn = genre_learner(dls, "resnet18")
+        learn = genre_learner(dls, "resnet18", "frozen-head")
     assert learn.training_run.weights == "none (from scratch)"
     assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_without_imagenet_weights_the_built_in_backbone_gives_the_textures(images, offline):
+    dls = image_dataloaders(images)
+    with pytest.warns(UserWarning, match="resnet18 cannot be.*first blocks of efficientnet_lite0"):
+        learn = genre_learner(dls, "resnet18", "texture", seed=1)
+    run = learn.training_run
+    assert (run.architecture, run.model) == ("efficientnet_lite0", "efficientnet_lite0, texture")
+    assert run.weights.startswith("EfficientNet-Lite0's first blocks") and run.seed == 1
+    same = genre_learner(dls, "efficientnet_lite0", "texture", seed=1)
+    for a, b in zip(learn.model.parameters(), same.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_errors_other_than_of_the_download_are_raised(images, monkeypatch):

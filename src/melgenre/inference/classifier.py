@@ -30,6 +30,7 @@ from .model_folder import (
     check_replaceable,
     copy_others,
     damaged_model,
+    default_model,
     fingerprint,
     read_config,
 )
@@ -75,7 +76,7 @@ class GenreClassifier:
     --------
     ::
 
-        classifier = GenreClassifier.load("models/resnet34")
+        classifier = GenreClassifier.load()  # the built-in model
         classifier.predict("song.mp3")  # {'jazz': 0.91, 'blues': 0.06, ...}
         classifier.analyze("song.mp3").plot()
         classifier.embed("song.mp3")  # for similar songs: see `melgenre embed`
@@ -101,7 +102,7 @@ class GenreClassifier:
 
     @classmethod
     def load(
-        cls, model: str | Path, *, backend: str | None = None, device: str = "cpu"
+        cls, model: str | Path | None = None, *, backend: str | None = None, device: str = "cpu"
     ) -> GenreClassifier:
         """Rebuild the network of a model folder, on the disk or on the Hugging Face hub.
 
@@ -110,7 +111,8 @@ class GenreClassifier:
         model
             A folder with `config.json`, and `model.safetensors` or `model.onnx`; or
             `hf:owner/name`, a repository on the hub, of which the two files that are needed are
-            downloaded once; `hf:owner/name@v1` is a branch, tag or commit of it.
+            downloaded once; `hf:owner/name@v1` is a branch, tag or commit of it. By default, the
+            model in this package is loaded, and a warning names it with its accuracy.
         backend
             "onnx" (ONNX Runtime, which starts at once and needs no torch) or "torch". The default
             is ONNX Runtime on a CPU, if it is installed and the folder has a `model.onnx`; else
@@ -124,6 +126,8 @@ class GenreClassifier:
             If a file is missing, damaged, or written by a newer melgenre, or if the device is not
             available.
         """
+        if model is None:
+            model = default_model()
         by_onnx = backend == "onnx" or (
             backend is None and device == "cpu" and importlib.util.find_spec("onnxruntime")
         )

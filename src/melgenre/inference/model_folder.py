@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
+from importlib.resources import files
 from pathlib import Path
 
 from ..data.mel_settings import checked_settings
-from ..errors import MelgenreError
+from ..errors import MelgenreError, MelgenreWarning
 from ..files import read_json, restore
 from ..text import printable, short
 
@@ -51,8 +53,46 @@ FEWEST_CLIPS = 50
 """Validation clips that the out-of-distribution threshold, their 99th percentile, needs."""
 
 
+def built_in_model() -> Path:
+    """The folder of the model in this package: its `README.md` names what it was trained on."""
+    return Path(str(files("melgenre") / "models" / "gtzan"))
+
+
 class ModelError(MelgenreError, ValueError):
     """An exported model that is missing, damaged or too new; the message explains what to do."""
+
+
+def default_model() -> Path:
+    """The folder of the model in this package; a warning names it with its accuracy.
+
+    Raises
+    ------
+    ModelError
+        If one of its files is missing or damaged.
+    """
+    folder = built_in_model()
+    try:
+        config = read_config(folder)
+        for name in (WEIGHTS, ONNX):
+            read_checked(folder, config, name)
+    except ModelError as error:
+        raise ModelError(
+            "The built-in model is damaged: install melgenre again "
+            "(pip install --force-reinstall --no-deps melgenre)."
+        ) from error
+    sentence = f"The built-in model: {_description(config)}"
+    warnings.warn(sentence, MelgenreWarning, stacklevel=3)
+    return folder
+
+
+def _description(config):
+    """Which network a model is, what it was trained on, and its accuracy on what."""
+    training, result = config["training"], config["result"]
+    return (
+        f"{config['architecture']}, trained on {training['train_tracks']} tracks of "
+        f"{training['collection']}; accuracy {result['accuracy']:.1%} on {result['tracks']} others "
+        f"({result['protocol']})."
+    )
 
 
 def read_config(folder: str | Path) -> dict:

@@ -38,7 +38,9 @@ from .model_card import model_card
 from .recipes import RECIPES
 
 
-def export_learner(run: Run, folder: str | Path) -> Path:
+def export_learner(
+    run: Run, folder: str | Path, *, calibration: dict[str, Any] | None = None
+) -> Path:
     """Write the learner of a run to a folder, in three forms that give the same probabilities.
 
     `learner.pkl` is for fastai's `load_learner`; `model.safetensors` and `config.json` rebuild
@@ -53,6 +55,9 @@ def export_learner(run: Run, folder: str | Path) -> Path:
         With `learner`, `result` and `predictions`; the card shows their confusion matrix.
     folder
         New, or with a model that is replaced; other files in it are kept.
+    calibration
+        Of `calibrate` for another learner, where this one has no clips of its own to hold out; its
+        `how` stands in the card. By default, the run's learner is calibrated.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def export_learner(run: Run, folder: str | Path) -> Path:
     """
     folder, learn = Path(folder), run.learner
     check_replaceable(folder)
-    calibration = calibrate(learn)
+    calibration = calibration or calibrate(learn)
     model = calibrated_copy(learn.model, calibration["temperature"])
     _check_finite(model)
     config = {

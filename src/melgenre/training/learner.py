@@ -40,6 +40,7 @@ from ..data.table import probability_columns
 from ..errors import MelgenreError, MelgenreWarning
 from ..evaluation.run import Run
 from ..networks import (
+    BUILT_IN,
     IMAGENET_MEAN,
     IMAGENET_STD,
     build_network,
@@ -61,6 +62,14 @@ from .recipes import FROM_SCRATCH, RECIPES
 
 DOWNLOAD_SECONDS = 20
 """Until a host that does not answer counts as absent; torch.hub itself waits for minutes."""
+
+WITH_BUILT_IN = (
+    f"A smaller network is trained in its place: the first blocks of {BUILT_IN}, whose weights are "
+    "in melgenre."
+)
+WITHOUT_WEIGHTS = (
+    "The network is trained from scratch, which takes longer and gives a lower accuracy."
+)
 
 
 class RecipeError(MelgenreError, ValueError):
@@ -130,12 +139,14 @@ def genre_learner(
     dls
         Of `image_dataloaders`.
     architecture
-        Any convolutional network of torchvision or timm, by name.
+        Any convolutional network of torchvision or timm, by name; or, for a recipe of textures,
+        `melgenre.networks.BUILT_IN`, which needs no download.
     recipe
         A name in `melgenre.training.recipes.RECIPES`.
     pretrained
-        Start from ImageNet weights, downloaded once. If the download fails, a warning is given and
-        the network is trained from scratch.
+        Start from ImageNet weights, downloaded once. If the download fails, a warning is given, and
+        `melgenre.networks.BUILT_IN` takes the network's place where the recipe is one of textures;
+        other networks are trained from scratch.
     seed
         Of the head's initial weights and the order of the images.
 
@@ -153,24 +164,25 @@ def genre_learner(
     """
     check_recipe(recipe)
     set_seed(seed, reproducible=True)
-    weights = FROM_SCRATCH
-    if pretrained:
-        try:
-            with _short_timeout():
-                learn = _build(dls, architecture, recipe, pretrained=True)
-            weights = weights_source(architecture)
-        except OSError as error:  # of the download: no connection, no such file, disk full
-            warnings.warn(
-                f"The ImageNet weights of {architecture} cannot be downloaded ({_cause(error)}). "
-                "The network is trained from scratch, which takes longer and gives a lower "
-                "accuracy. Run this again when online.",
-                MelgenreWarning,
-                stacklevel=2,
-            )
-    if weights == FROM_SCRATCH:
-        learn = _build(dls, architecture, recipe, pretrained=False)
+    try:
+        with _short_timeout():
+            learn = _build(dls, architecture, recipe, pretrained=pretrained)
+    except OSError as error:  # of the download: no connection, no such file, disk full
+        if not pretrained:
+            raise
+        textures = RECIPES[recipe].body != "whole"
+        warnings.warn(
+            f"The ImageNet weights of {architecture} cannot be downloaded ({_cause(error)}). "
+            + (WITH_BUILT_IN if textures else WITHOUT_WEIGHTS)
+            + " Run this again when online.",
+            MelgenreWarning,
+            stacklevel=2,
+        )
+        name = BUILT_IN if textures else architecture
+        return genre_learner(dls, name, recipe, pretrained=textures, seed=seed)
     height, width = dls.one_batch()[0].shape[-2:]
     check_input_size(architecture, learn.model, height, width)
+    weights = weights_source(architecture) if pretrained else FROM_SCRATCH
     learn.training_run = _new_run(dls, architecture, recipe, weights, seed)
     return learn
 
@@ -291,8 +303,9 @@ def _fit_head(learn):
     head.logger = learn.logger
     if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
         head.remove_cb(ProgressCallback)
+    recipe = RECIPES[learn.training_run.recipe]
     with one_thread():
-        head.fit_one_cycle(RECIPES[learn.training_run.recipe].freeze_epochs)
+        head.fit_one_cycle(recipe.freeze_epochs, wd=recipe.weight_decay)
     for name in ("values", "losses", "iters", "lrs", "metric_names"):
         setattr(learn.recorder, name, getattr(head.recorder, name))
 

@@ -22,7 +22,7 @@ seconds of sound: {genres}.
 | trained on | {train_tracks} tracks of {collection} |
 | recipe, seed | {recipe}, {seed} |
 | starting weights | {weights} |
-| temperature | {temperature}, fitted on {valid_tracks} tracks |
+| temperature | {temperature}, fitted on {valid_tracks} tracks{how} |
 
 The interval is a bootstrap over artists, where they are known. The confusion matrix (rows: true
 genre, columns: predicted genre):
@@ -77,6 +77,7 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
         protocol=_protocol(result),
         temperature=calibration["temperature"],
         valid_tracks=calibration["tracks"],
+        how=f" ({calibration['how']})" if "how" in calibration else "",
         limit=_limit(calibration),
         matrix=_markdown(confusion_matrix(predictions)),
         **{
