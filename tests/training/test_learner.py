@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -137,7 +136,6 @@ def test_fastai_methods_work_after_fit(fitted, images):
         counts = interpretation.confusion_matrix()
         assert counts.trace() == round(right * len(predictions))
         assert counts.sum() == len(predictions)
-    plt.close("all")
 
 
 @pytest.mark.slow
