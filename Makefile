@@ -106,11 +106,10 @@ notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew 
 
 lock: $(VENV)/.run  ## renew requirements.lock: constraints.txt with the hashes of all files
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
-	@grep -v '^-e' requirements.txt > $(VENV)/lock.in
 	@echo $(lastword $(PILLOW)) > $(VENV)/lock.override
 	{ grep '^#' requirements.lock; $(BIN)/uv pip compile --quiet --universal --python-version 3.11.7 \
-	  --generate-hashes --no-header --no-annotate --extra app --extra test -c constraints.txt \
-	  --override $(VENV)/lock.override pyproject.toml $(VENV)/lock.in; } > $(VENV)/lock
+	  --generate-hashes --no-header --no-annotate --extra app --extra notebooks --extra test \
+	  -c constraints.txt --override $(VENV)/lock.override pyproject.toml; } > $(VENV)/lock
 	mv $(VENV)/lock requirements.lock
 
 address: $(VENV)/.run  ## write the repository's address everywhere (make address REPO=owner/name)

@@ -29,12 +29,13 @@ from bench import (
     take_turns,
 )
 from scipy.fft import rfft
+from scipy.sparse import csr_array
 
 from melgenre.features.images import _make_image
 from melgenre.features.melspectrogram import mel_filterbank
 
-FILTERS = mel_filterbank(SETTINGS)
-DENSE = FILTERS.toarray()
+DENSE = mel_filterbank(SETTINGS)
+FILTERS = csr_array(DENSE)
 WINDOW = np.hanning(SETTINGS.n_fft).astype(np.float32)
 WHOLE_COLLECTION = """
 import json, resource, sys, time
@@ -80,7 +81,7 @@ def floor(path, target):
 
 
 def lower_floor(path, target):
-    """The same with melgenre's optimisations: 16-bit samples, sparse product, run-length PNG."""
+    """The same optimised: 16-bit samples, sparse product, run-length PNG."""
     y = soundfile.read(path, dtype="int16")[0][: SETTINGS.samples] * np.float32(2**-15)
     column = WINDOW[:, None]
     made = decibels_of(y, lambda some: FILTERS @ power_of(rfft(some.T * column, axis=0)))

@@ -1,11 +1,17 @@
 """Heavy packages are imported only when they are used."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
+from conftest import ROOT
 
-HEAVY = {"torch", "fastai", "pandas", "PIL", "librosa", "onnxruntime", "matplotlib", "sklearn"}
+from melgenre.errors import OPTIONAL
+
+HEAVY = {"onnxruntime", *OPTIONAL}
 
 
 def loaded(program):
@@ -42,3 +48,38 @@ sound = np.ones(22050 * 3, np.float32), 22050
 print(GenreClassifier.load({str(exported)!r}, backend="onnx").predict(sound))
 """
     assert loaded(program) == {"onnxruntime"}
+
+
+def test_the_shell_predicts_a_folder_without_any_package_of_the_extras(exported, music, tmp_path):
+    songs = [str(song) for song in sorted(music.rglob("*.wav"))[:2]]
+    arguments = ["predict", *songs, "--model", str(exported), "--csv", str(tmp_path / "g.csv")]
+    program = f"""
+from melgenre.cli import app
+app({arguments!r}, standalone_mode=False)
+"""
+    assert loaded(program) == {"onnxruntime"}
+    assert (tmp_path / "g.csv").read_text().count("\n") == 3
+
+
+def test_importing_inference_and_the_shell_loads_no_package_of_the_extras():
+    program = """
+import importlib, pkgutil, melgenre.cli, melgenre.inference
+for module in pkgutil.walk_packages(melgenre.inference.__path__, "melgenre.inference."):
+    if module.name != "melgenre.inference.timeline":  # which plots
+        importlib.import_module(module.name)
+"""
+    assert loaded(program) == set()
+
+
+def test_each_imported_package_is_a_dependency_or_known_as_optional():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {re.match(r"\w+", one)[0] for one in project["dependencies"]}
+    imported = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.partition(".")[0])
+    elsewhere = {"av", "google"}  # PyAV is tried, and google.colab is Colab's
+    assert imported - set(sys.stdlib_module_names) - elsewhere == required | OPTIONAL

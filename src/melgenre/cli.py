@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .errors import MelgenreError, MelgenreWarning
+from .errors import MelgenreError, MelgenreWarning, extra_packages
 from .text import CONTROL, escape_control
 
 app = typer.Typer(
@@ -77,7 +77,7 @@ def predict(
     used.
     """
     from .data.table import probability_columns
-    from .inference.batch import classify_folder, find_audio_files
+    from .inference.batch import find_audio_files, predict_songs
     from .inference.classifier import GenreClassifier
     from .inference.prediction import UNSURE
 
@@ -89,10 +89,10 @@ def predict(
             except FileNotFoundError as error:
                 failed.append(str(error))
         classifier = GenreClassifier.load(model)
-        table = classify_folder(classifier, songs, csv, progress=not quiet and sys.stderr.isatty())
-    unreadable = table["error"] != ""
+        rows = predict_songs(classifier, songs, csv, progress=not quiet and sys.stderr.isatty())
+    predicted = [row for row in rows if not row["error"]]
     columns = probability_columns(classifier.genres)
-    for row in table[~unreadable].to_dict("records"):
+    for row in predicted:
         probabilities = {
             genre: row[column] for genre, column in zip(classifier.genres, columns, strict=True)
         }
@@ -101,10 +101,10 @@ def predict(
         else:
             highest = "" if row["genre"] == UNSURE else f"{max(probabilities.values()):.0%}"
             print(escape_control(f"{row['genre']:12} {highest:>5}  {row['song']}"))
-    failed += table.loc[unreadable, "error"].tolist()
+    failed += [row["error"] for row in rows if row["error"]]
     for sentence in [*failed, *classifier.caveats]:
         typer.echo(escape_control(sentence), err=True)
-    if unreadable.all():  # also if there is no song
+    if not predicted:
         raise typer.Exit(1)
     if failed:
         raise typer.Exit(SOME_FAILED)
@@ -164,10 +164,10 @@ def extract(
 
     Existing images are kept if their songs have not changed.
     """
-    from .data.collection import find_tracks
-    from .features.images import extract_melspectrograms
-
     with _errors_as_messages():
+        with extra_packages("train", "Making images"):
+            from .data.collection import find_tracks
+            from .features.images import extract_melspectrograms
         settings = _mel_settings(mel or ())
         tracks = find_tracks(folder).assign(image=None)
         made = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
@@ -195,16 +195,16 @@ def train(
     Artists are separated if the folders are <genre>/<artist>/…, or if a tracks.csv in the folder
     names them.
     """
-    from .data.collection import describe_collection, load_collection
-    from .data.protocols import strictest_protocol
-    from .evaluation.metrics import format_score
-    from .experiments import train_and_evaluate
-    from .features.images import extract_melspectrograms, images_folder
-    from .inference.model_folder import check_replaceable
-    from .training.export import export_learner
-    from .training.learner import check_recipe
-
     with _errors_as_messages():
+        with extra_packages("train", "Training"):
+            from .data.collection import describe_collection, load_collection
+            from .data.protocols import strictest_protocol
+            from .evaluation.metrics import format_score
+            from .experiments import train_and_evaluate
+            from .features.images import extract_melspectrograms, images_folder
+            from .inference.model_folder import check_replaceable
+            from .training.export import export_learner
+            from .training.learner import check_recipe
         check_recipe(recipe)
         check_replaceable(out)  # before hours of training
         settings = _mel_settings(mel or ())
@@ -274,16 +274,13 @@ def page(
     ] = None,
 ) -> None:
     """Serve a web page that predicts genres (needs melgenre[app])."""
-    from .app.page import serve
     from .inference.model_folder import default_model
 
     with _errors_as_messages():
-        serve(
-            default_model() if model is None else model,
-            host=host,
-            port=port,
-            allow_hosts=allow_host or (),
-        )
+        with extra_packages("app", "The page"):
+            from .app.page import serve
+        named = default_model() if model is None else model
+        serve(named, host=host, port=port, allow_hosts=allow_host or ())
 
 
 @contextmanager

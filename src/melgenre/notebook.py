@@ -5,7 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from .errors import MelgenreError, MelgenreWarning
+from .errors import MelgenreError, MelgenreWarning, extra_packages
 
 DRIVE_PROMPT = (
     "Colab will ask for access to your Google Drive. The music, the images and the models are "
@@ -55,7 +55,8 @@ def show_errors_as_sentences() -> None:
     The cell still fails, so that "Run all" and papermill stop there. Without IPython, nothing
     changes.
     """
-    from IPython import get_ipython
+    with extra_packages("notebooks", "A notebook"):
+        from IPython import get_ipython
 
     shell = get_ipython()
     if shell is not None:

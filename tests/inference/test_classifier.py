@@ -218,7 +218,8 @@ class Refuse:
         if name.partition(".")[0] in REFUSED:
             raise ModuleNotFoundError(name)
 REFUSED = {"torch", "torchvision", "fastai", "timm", "pandas", "matplotlib", "PIL", "tqdm",
-           "safetensors", "huggingface_hub", "requests", "anywidget", "onnx", "typer"}
+           "safetensors", "huggingface_hub", "requests", "anywidget", "onnx", "typer", "scipy",
+           "librosa", "filelock"}
 sys.meta_path.insert(0, Refuse())
 from melgenre.inference.classifier import GenreClassifier
 print(GenreClassifier.load("model", backend="onnx").predict(sys.argv[1]))
@@ -226,7 +227,7 @@ assert not REFUSED & set(sys.modules)
 """
 
 
-def test_onnx_runtime_and_librosas_needs_are_enough(exported, classifier, images, tmp_path):
+def test_a_prediction_needs_onnx_runtime_soundfile_and_soxr(exported, classifier, images, tmp_path):
     shutil.copytree(exported, tmp_path / "model")
     for name in ("learner.pkl", "model.safetensors"):
         (tmp_path / "model" / name).unlink()

@@ -43,13 +43,13 @@ finally:
 def run_all(notebook, folder, source, python, **environment):
     """Run a notebook alone in a new folder, and return it with its outputs.
 
-    As with "Run all", no cell runs after one that fails. The first cell installs `source`.
+    As with "Run all", no cell runs after one that fails. The first cell installs `source`, a URL.
     """
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None  # remove the committed ones
     folder.mkdir()
     file = folder / "notebook.ipynb"
-    file.write_text(nbformat.writes(notebook).replace(f"git+{ADDRESS}", str(source)))
+    file.write_text(nbformat.writes(notebook).replace(f"git+{ADDRESS}", source))
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MELGENRE_")}
     subprocess.run(
         [python, "-c", EXECUTE, file.name], cwd=folder, env=inherited | environment,
@@ -103,7 +103,7 @@ class TestFirstCell:
         run()
         assert (tmp_path / "content" / "installed.txt").read_text() == "list --format=freeze\n"
         assert (tmp_path / "pip.log").read_text().splitlines()[1:] == [
-            "install -q -c installed.txt git+https://github.com/somebody/music"
+            "install -q -c installed.txt melgenre[train] @ git+https://github.com/somebody/music"
         ]
 
     def test_files_are_kept_on_google_drive_after_an_explanation(self, run, tmp_path):
@@ -210,7 +210,7 @@ def server(clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(server, tmp_path_factory):
-    """A repository of this checkout that downloads gtzan-mini from the server on localhost."""
+    """A URL of this checkout, changed to download gtzan-mini from the server on localhost."""
     folder = tmp_path_factory.mktemp("repository")
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
@@ -222,7 +222,7 @@ def source(server, tmp_path_factory):
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "All"]):
         subprocess.run([*git, *arguments], cwd=folder, check=True)
-    return folder
+    return folder.as_uri()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import MissingPackageError
+from ..errors import extra_packages
 from ..files import temporary_folder
 from .worker import NO_RECORDING, Worker, sentence
 
@@ -234,10 +234,8 @@ def _listen(host, port):
 
 def _import_gradio():
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported
-    try:
+    with extra_packages("app", "The page"):
         import gradio
-    except ImportError:
-        raise MissingPackageError('The page needs gradio: pip install "melgenre[app]"') from None
     return gradio
 
 

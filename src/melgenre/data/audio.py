@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..errors import extra_packages
 from .decoding import decode, duration_of
 from .recording import AudioError, Recording, as_floats, display_name, mono
 
@@ -138,7 +139,8 @@ def play(recording: str | Path | Samples, *, start: float = 0.0, seconds: float 
         Where to start and how much to play, in seconds; it starts earlier if the recording ends
         before.
     """
-    from IPython.display import Audio  # imported here: only notebooks need it
+    with extra_packages("notebooks", "A player"):
+        from IPython.display import Audio
 
     if isinstance(recording, tuple):
         y, rate = recording

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.mel_settings import MelSettings
+from ..errors import extra_packages
 from .model_folder import ONNX, WEIGHTS, ModelError, damaged_model, read_checked
 
 
@@ -47,19 +48,16 @@ def load_torch(folder: Path, config: dict, device: str) -> Network:
     Raises
     ------
     ModelError
-        If torch is not installed, the folder is damaged, or the device is not available.
+        If the folder is damaged, or the device is not available.
+    MissingPackageError
+        If torch is not installed.
     """
-    try:
+    with extra_packages("train", f"{folder.name} by torch"):
         import safetensors
         import torch
         from safetensors.torch import load
 
         from ..networks import ArchitectureError, ImageClassifier, build_network
-    except ImportError as error:
-        raise ModelError(
-            f"To run {folder.name} by torch, {error.name} is missing. Install what "
-            "requirements.txt names, or use its model.onnx: pip install onnxruntime"
-        ) from None
 
     weights = read_checked(folder, config, WEIGHTS)
     damage = safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError, TypeError

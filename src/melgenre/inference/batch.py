@@ -9,17 +9,20 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from tqdm.auto import tqdm
 
 from ..data.audio import AUDIO_SUFFIXES, AudioError
 from ..data.table import probability_columns
-from ..errors import MelgenreError, MelgenreWarning
+from ..errors import MelgenreError, MelgenreWarning, extra_packages
 from ..files import atomic_write, locked, sweep, walk
 from ..text import escape_control, path_text, printable, spreadsheet_plain, spreadsheet_safe
 from .classifier import GenreClassifier
 from .model_folder import ModelError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST_COLUMNS, LAST_COLUMNS = ["song", "genre"], ["ood_score", "error", "modified", "model"]
 RENAMED_COLUMNS = {"strangeness": "ood_score"}
@@ -92,12 +95,30 @@ def classify_folder(
         If the CSV exists and is not such a table.
     OSError
         If the CSV cannot be written.
+    MissingPackageError
+        If pandas is not installed; `predict_songs` works without it.
+    """
+    with extra_packages("train", "A table of songs"):
+        import pandas as pd
+    rows = predict_songs(classifier, folder, file, progress=progress)
+    return pd.DataFrame(rows, columns=_columns(classifier))
+
+
+def predict_songs(
+    classifier: GenreClassifier,
+    folder: str | Path | list[str | Path],
+    file: str | Path | None = None,
+    *,
+    progress: bool = True,
+) -> list[dict]:
+    """The rows of `classify_folder`, as dicts: this needs no pandas.
+
+    The parameters and errors are those of `classify_folder`.
     """
     listed = isinstance(folder, (list, tuple))
     songs = [Path(song) for song in folder] if listed else find_audio_files(folder)
     names = [path_text(song if listed else song.relative_to(folder)) for song in songs]
-    numbers = [*probability_columns(classifier.genres), "ood_score"]
-    columns = [*FIRST_COLUMNS, *numbers[:-1], *LAST_COLUMNS]
+    columns = _columns(classifier)
     with nullcontext() if file is None else locked(file):
         rows = {} if file is None else _read(Path(file), columns, classifier.fingerprint)
         todo = {
@@ -118,9 +139,21 @@ def classify_folder(
                     f"{printable(file)} cannot be written ({error.strerror}). Make room or choose "
                     "another file, and run this again: it resumes."
                 ) from error
-    result = pd.DataFrame([rows[name] for name in names], columns=columns)
-    result[numbers] = result[numbers].apply(pd.to_numeric)
-    return result.fillna({"genre": "", "error": ""})
+    return [_with_numbers(rows[name], columns) for name in names]
+
+
+def _columns(classifier):
+    return [*FIRST_COLUMNS, *probability_columns(classifier.genres), *LAST_COLUMNS]
+
+
+def _with_numbers(row, columns):
+    """A row, new or of a CSV, with numbers as floats; NaN where the song cannot be used."""
+    texts = {*FIRST_COLUMNS, *LAST_COLUMNS} - {"ood_score"}
+    cells = {name: row.get(name, "") for name in columns}
+    return {
+        name: cell if name in texts else float("nan" if cell == "" else cell)
+        for name, cell in cells.items()
+    }
 
 
 def _write(
@@ -174,7 +207,7 @@ def _read(file: Path, columns: list[str], model: str) -> dict[str, dict]:
         warnings.warn(
             f"{printable(file.name)} was written with another model and is started anew.",
             MelgenreWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of `classify_folder`
         )
         return {}
     return {row["song"]: row for row in whole}

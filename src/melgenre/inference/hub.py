@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import extra_packages
 from .model_folder import CONFIG, PRIVATE, ModelError
 
 if TYPE_CHECKING:
@@ -29,16 +30,13 @@ def find_folder(model: str | Path, network: str) -> Path:
     ------
     ModelError
         If the download fails.
+    MissingPackageError
+        If huggingface_hub is not installed.
     """
     if not str(model).startswith(HUB):
         return Path(model)
-    try:
+    with extra_packages("hub", "The Hugging Face hub"):
         from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ModelError(
-            f"{model} is on the Hugging Face hub, and huggingface_hub, which downloads it, is not "
-            "installed: pip install huggingface_hub"
-        ) from None
     name, _, revision = str(model).removeprefix(HUB).partition("@")
     try:
         folder = snapshot_download(
@@ -57,7 +55,8 @@ def upload(folder: Path, name: str, *, private: bool, token: str | None) -> Comm
 
     The parameters are those of `GenreClassifier.push_to_hub`.
     """
-    from huggingface_hub import HfApi
+    with extra_packages("hub", "The Hugging Face hub"):
+        from huggingface_hub import HfApi
 
     api, repository = HfApi(token=token), name.removeprefix(HUB)
     api.create_repo(repository, private=private, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.table import probability_columns
+from ..errors import extra_packages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +126,8 @@ class Analysis:
     @cached_property
     def timeline(self) -> pd.DataFrame:
         """One row per window: `start` and `end` in seconds, `p_<genre>`, `ood_score`, `is_ood`."""
-        import pandas as pd  # not at the top: a prediction by ONNX Runtime works without pandas
+        with extra_packages("train", "A timeline"):
+            import pandas as pd
 
         table = pd.DataFrame(self.times, columns=["start", "end"])
         table[probability_columns(self.classifier.genres)] = self.probabilities
@@ -143,7 +145,8 @@ class Analysis:
         -------
         The axes of the bands.
         """
-        from .timeline import plot_timeline
+        with extra_packages("train", "A plot"):
+            from .timeline import plot_timeline
 
         if figure is None:
             import matplotlib.pyplot as plt
