@@ -128,7 +128,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="The file; an interrupted run resumes from it.")] = Path(
         "embeddings.npz"
     ),
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "models/resnet34",
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     quiet: Quiet = False,
 ) -> None:
     """Compute an embedding of each song: similar songs have embeddings of a similar direction.
