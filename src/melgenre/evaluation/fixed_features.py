@@ -21,6 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..data.protocols import PROTOCOLS, apply_protocol
@@ -65,8 +66,8 @@ class Head:
 
 HEADS = {
     "linear probe": Head(
-        lambda C: make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000)),
-        (0.0003, 0.003, 0.03, 0.3, 3.0),
+        lambda C: make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=300)),
+        (0.0003, 0.003, 0.03, 0.3),
     ),
     "SVM": Head(lambda C: make_pipeline(StandardScaler(), SVC(C=C)), (0.1, 1.0, 10.0, 100.0)),
 }
@@ -134,7 +135,11 @@ def evaluate_features(
     tracks = tracks.reset_index(drop=True)
     X = _as_rows(name, features, tracks, progress)
     model, rows = f"{name} + {head}", {}
-    with warnings.catch_warnings(action="ignore", category=MelgenreWarning):  # leaks are returned
+    # The products are small: several threads would mostly wait for each other.
+    with (
+        threadpool_limits(1),
+        warnings.catch_warnings(action="ignore", category=MelgenreWarning),  # leaks are returned
+    ):
         for protocol in _possible_protocols(tracks):
             runs = [
                 run_fixed_features(
