@@ -27,6 +27,7 @@ from melgenre.features.descriptors import (
     load_descriptors,
 )
 from melgenre.features.images import extract_melspectrograms, images_folder
+from melgenre.networks import BUILT_IN
 
 # The random folds are last: they take longest.
 PROTOCOLS = [
@@ -41,6 +42,7 @@ NETWORKS = [
     ("resnet50", "frozen-head"),
     ("resnet34", "texture"),
     ("resnet50", "texture"),
+    (BUILT_IN, "linear"),
 ]
 SVM_BACKBONE = "resnet34"
 ENSEMBLE = "ensemble of resnet34 and resnet50, texture"
