@@ -120,8 +120,8 @@ clean:  ## remove the environments and runs/
 	rm -rf .venv .venv-* runs
 
 $(VENV)/.run: requirements.txt constraints.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo 'melgenre needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
+	  { echo 'melgenre needs Python 3.11.4 or newer: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
 	@echo 'Installing into $(VENV): torch is large, so this takes some minutes and 6 GB.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt

@@ -28,6 +28,7 @@ from melgenre.features.descriptors import (
 )
 from melgenre.features.images import extract_melspectrograms, images_folder
 from melgenre.networks import BUILT_IN
+from melgenre.notebook import show_warnings_as_sentences
 
 # The random folds are last: they take longest.
 PROTOCOLS = [
@@ -55,6 +56,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=ROOT / "results")
     options = parser.parse_args()
+    show_warnings_as_sentences()
     warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
 
     tracks = load_collection()

@@ -18,6 +18,7 @@ import papermill
 from melgenre.data.collection import SYNTHETIC_WARNING, describe_collection, load_collection
 from melgenre.errors import MelgenreError
 from melgenre.evaluation.metrics import format_score
+from melgenre.notebook import show_warnings_as_sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS, RUNS, MODELS = ROOT / "notebooks", ROOT / "runs", ROOT / "models"
@@ -29,6 +30,7 @@ def main():
     parser.add_argument("--in-place", action="store_true", help="execute the notebooks themselves")
     parser.add_argument("notebooks", nargs="*", help="file names; by default all notebooks")
     options = parser.parse_args()
+    show_warnings_as_sentences()
 
     # The notebooks run in their own folder, so a relative path would not be valid there.
     if os.environ.get("MELGENRE_DATA"):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import soundfile
@@ -28,12 +29,22 @@ from melgenre.training.learner import (
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# A fake of google.colab: only processes that have tests/colab on their path can import it.
+collect_ignore = ["colab"]
+
 # All tests run on the CPU, even if there is a GPU, except for those of test_devices.py.
 defaults.use_cuda = False
 
 # No time limit for the examples of hypothesis: a busy machine must not fail a test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Close all figures after a test: fastai plots into the current axes."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")

@@ -286,7 +286,8 @@ class TestShell:
         assert unfiltered.startswith("These tracks have no artist-filtered split. No track has an")
         config = json.loads((tmp_path / "mine" / "config.json").read_text())
         assert config["mel_settings"] == config["training"]["mel_settings"]
-        assert (config["mel_settings"]["n_mels"], config["mel_settings"]["hop_length"]) == (64, 3000)
+        assert config["mel_settings"]["n_mels"] == 64
+        assert config["mel_settings"]["hop_length"] == 3000
         assert "Exported to mine" in trained.stdout
         predicted = self.run("predict", "music", "--model", "mine", "--csv", "g.csv", cwd=tmp_path)
         assert predicted.returncode == 0, predicted.stderr
@@ -321,10 +322,10 @@ class TestShell:
         assert re.search(r"Jazz +12 +3 +0\n", trained.stdout)
         assert "3 of 40 tracks skipped" in trained.stderr
         assert "Jazz/Miles O'Hara/First album/empty.wav: empty file" in trained.stderr
-        assert re.search(r"epoch  3: training loss .*, validation loss .*, accuracy \d+", trained.stdout)
+        assert re.search(r"epoch  3: training loss .*, accuracy \d+", trained.stdout)
         assert "Genres:   Ambient, Drum & Bass, Jazz, Шансон\n" in trained.stdout
-        assert re.search(r"Accuracy: .*\(artist-split\); few tracks, so only a rough", trained.stdout)
-        assert "No artist is on both sides" in trained.stdout
+        assert re.search(r"Accuracy: .*\(artist-split\); few tracks, so only", trained.stdout)
+        assert "No artist is in both parts" in trained.stdout
         # The split is stored: no artist is on two sides, and no unreadable song on any.
         split = pd.read_csv(tmp_path / "mine" / "split.csv")
         artist = split["track_id"].str.split("/").str[:2].str.join("/")

@@ -70,6 +70,7 @@ def run_notebooks(project, *names):
     return subprocess.run(command, cwd=project, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(project, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     run = run_notebooks(project)
@@ -84,6 +85,7 @@ def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(project, music, mo
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_notebooks_run_on_ten_clips_per_genre(project, ten_per_genre, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(ten_per_genre))
     run = run_notebooks(project)
@@ -105,6 +107,7 @@ def test_all_notebooks_run_on_ten_clips_per_genre(project, ten_per_genre, monkey
     assert "Too few tracks to compare initialisations" in printed("07_reuse_the_learner")
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_stops_the_run_with_its_cell(project, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
@@ -114,6 +117,7 @@ def test_a_failing_notebook_stops_the_run_with_its_cell(project, music, monkeypa
     assert "failed in cell 1: ZeroDivisionError: division by zero" in run.stderr
 
 
+@pytest.mark.slow
 def test_only_notebooks_run_in_place_write_to_the_committed_results(project, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     code = "from melgenre.evaluation.results import results_folder; print(results_folder())"
@@ -127,6 +131,7 @@ def test_only_notebooks_run_in_place_write_to_the_committed_results(project, mus
         assert printed == [f"{folder}\n"]
 
 
+@pytest.mark.slow
 def test_a_folder_without_music_gives_an_error_message(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(tmp_path))
     run = run_notebooks(project)

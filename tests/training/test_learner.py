@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -137,9 +136,9 @@ def test_fastai_methods_work_after_fit(fitted, images):
         counts = interpretation.confusion_matrix()
         assert counts.trace() == round(right * len(predictions))
         assert counts.sum() == len(predictions)
-    plt.close("all")
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_is_recorded_if_the_result_depends_on_it(
     images, tmp_path, monkeypatch
 ):
@@ -299,6 +298,7 @@ def two_images(learn):
     return torch.Tensor(learn.dls.train.one_batch()[0][:2])
 
 
+@pytest.mark.slow
 def test_fastais_load_learner_loads_an_exported_learner_in_another_process(
     exported, images, tmp_path
 ):
@@ -323,6 +323,7 @@ def test_fastais_load_learner_loads_an_exported_learner_in_another_process(
     np.testing.assert_allclose([float(p) for p in output[1:]], probabilities, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_export_does_not_change_the_learner(learner, exported, images, tmp_path):
     few = learner.dls.valid_ds.items.reset_index(drop=True)
     before = predict_tracks(learner, few)
@@ -347,6 +348,7 @@ def export_again(learner, folder):
     return export_learner(run_of(learner), folder)
 
 
+@pytest.mark.slow
 def test_an_export_replaces_a_model_atomically_and_keeps_other_files(learner, tmp_path):
     folder = export_again(learner, tmp_path / "model")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -383,6 +385,7 @@ def test_an_export_to_a_full_disk_raises_an_error_and_leaves_no_file(learner, tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_a_training(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
@@ -451,6 +454,7 @@ def test_an_export_without_a_split_raises_an_error(exported, images, tmp_path):
         load_split(tmp_path / "old", images)
 
 
+@pytest.mark.slow
 def test_few_calibration_clips_give_no_ood_threshold(learner, exported, images, tmp_path):
     folder = export_again(learner, tmp_path / "few")
     assert json.loads((folder / "config.json").read_text())["calibration"]["ood_threshold"] is None
@@ -497,6 +501,7 @@ class Killed(BaseException):
     """Ends a training as a kill does, without clean-up."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in", [1, 2, 4])
 def test_an_interrupted_training_resumes_and_gives_the_same_weights(
     images, tmp_path, monkeypatch, killed_in
@@ -542,6 +547,7 @@ def test_an_interrupted_training_resumes_and_gives_the_same_weights(
     assert not list((tmp_path / "data" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:.*resumes")
 def test_another_training_does_not_resume_and_a_damaged_checkpoint_gives_a_warning(
     images, tmp_path, monkeypatch
@@ -565,6 +571,7 @@ def test_another_training_does_not_resume_and_a_damaged_checkpoint_gives_a_warni
         torch.testing.assert_close(again.model.state_dict()[name], weight, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_frozen_body_runs_once_and_its_head_is_trained(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
@@ -599,6 +606,7 @@ def test_a_frozen_body_runs_once_and_its_head_is_trained(images, tmp_path, monke
     assert len(list(tmp_path.rglob("*.npz"))) == 1
 
 
+@pytest.mark.slow
 def test_damaged_cached_features_are_computed_again_and_two_writers_lose_none(
     images, tmp_path, monkeypatch
 ):
@@ -625,6 +633,7 @@ def test_damaged_cached_features_are_computed_again_and_two_writers_lose_none(
         np.testing.assert_array_equal(again, expected)
 
 
+@pytest.mark.slow
 def test_a_head_has_the_same_weights_with_any_number_of_threads(images, tmp_path, monkeypatch):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     states, before = [], torch.get_num_threads()
@@ -663,6 +672,7 @@ def test_a_network_that_cannot_be_cut_raises_an_error():
             build_network(name, 10, "texture")
 
 
+@pytest.mark.slow
 def test_the_classifier_rebuilds_a_texture_network(images, tmp_path, write_song):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
@@ -690,6 +700,7 @@ def test_preloaded_images_give_the_same_batches(images):
             assert y.tolist() == same_y.tolist()
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_new_and_with_cached_features(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
