@@ -18,6 +18,7 @@ from melgenre.features.images import extract_melspectrograms, images_folder
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import built_in_model
 from melgenre.networks import BUILT_IN
+from melgenre.notebook import show_warnings_as_sentences
 from melgenre.training.calibration import calibrate
 from melgenre.training.export import export_learner
 
@@ -29,6 +30,7 @@ def main():
     parser.add_argument("--out", type=Path, default=built_in_model())
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module=r"(torch|fastai)\.")
+    show_warnings_as_sentences()
 
     tracks = load_collection()
     print(describe_collection(tracks))

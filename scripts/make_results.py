@@ -27,6 +27,7 @@ from melgenre.features.descriptors import (
     load_descriptors,
 )
 from melgenre.features.images import extract_melspectrograms, images_folder
+from melgenre.networks import BUILT_IN
 from melgenre.notebook import show_warnings_as_sentences
 
 # The random folds are last: they take longest.
@@ -42,6 +43,7 @@ NETWORKS = [
     ("resnet50", "frozen-head"),
     ("resnet34", "texture"),
     ("resnet50", "texture"),
+    (BUILT_IN, "linear"),
 ]
 SVM_BACKBONE = "resnet34"
 ENSEMBLE = "ensemble of resnet34 and resnet50, texture"

@@ -42,8 +42,6 @@ def main():
     print(describe_collection(tracks))
     synthetic = tracks["collection"].iloc[0] == "synthetic"
     settings = {"COLLECTION": options.collection}
-    if synthetic:
-        settings["RECIPE"] = "smoke-test"
     if options.in_place:
         os.environ["MELGENRE_RESULTS"] = "../results"  # relative to the notebooks' folder
     else:

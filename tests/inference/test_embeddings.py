@@ -188,8 +188,9 @@ def test_the_nearest_songs_point_in_the_same_direction():
 
 def test_the_nearest_song_of_the_same_sound_is_itself(classifier, songs, tmp_path):
     found = embed_folder(classifier, songs, progress=False)
-    name, similarity = nearest_songs(found, classifier.embed(songs / "a.wav"))[0]
-    assert (name, similarity) == ("a.wav", pytest.approx(1, abs=1e-3))
+    nearest = nearest_songs(found, classifier.embed(songs / "a.wav"))
+    assert nearest[0][1] == pytest.approx(1, abs=1e-3)
+    assert dict(nearest)["a.wav"] == pytest.approx(1, abs=1e-3)  # others may sound the same
 
 
 @pytest.mark.slow
