@@ -20,6 +20,7 @@ OPTIONAL = {
     "scipy",
     "sklearn",
     "starlette",
+    "threadpoolctl",
     "timm",
     "torch",
     "torchvision",
