@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -57,6 +57,13 @@ def find_audio_files(folder: str | Path) -> list[Path]:
             "or song.wav."
         )
     return songs
+
+
+def named_songs(folder: str | Path | list[str | Path]) -> list[tuple[str, Path]]:
+    """Name and path of each song of a folder, whose names are paths below it, or of a list."""
+    if isinstance(folder, (list, tuple)):
+        return [(path_text(song), song) for song in map(Path, folder)]
+    return [(path_text(song.relative_to(folder)), song) for song in find_audio_files(folder)]
 
 
 def classify_folder(
@@ -115,19 +122,18 @@ def predict_songs(
 
     The parameters and errors are those of `classify_folder`.
     """
-    listed = isinstance(folder, (list, tuple))
-    songs = [Path(song) for song in folder] if listed else find_audio_files(folder)
-    names = [path_text(song if listed else song.relative_to(folder)) for song in songs]
+    songs = named_songs(folder)
+    names = [name for name, _ in songs]
     columns = _columns(classifier)
     with nullcontext() if file is None else locked(file):
         rows = {} if file is None else _read(Path(file), columns, classifier.fingerprint)
         todo = {
             name: song
-            for name, song in zip(names, songs, strict=True)
+            for name, song in songs
             if rows.get(name, {}).get("modified") != modified(song)
         }
         rows = {name: row for name, row in rows.items() if name not in todo}
-        new = _classify_all(classifier, todo)
+        new = map_songs(_classify, classifier, todo)
         bar = tqdm(new, total=len(todo), desc="songs", unit=" songs", disable=not progress)
         if file is None:
             rows.update((row["song"], row) for row in bar)
@@ -135,10 +141,7 @@ def predict_songs(
             try:
                 _write(Path(file), columns, rows, bar, names)
             except OSError as error:  # errors of the recordings are in their rows
-                raise OSError(
-                    f"{printable(file)} cannot be written ({error.strerror}). Make room or choose "
-                    "another file, and run this again: it resumes."
-                ) from error
+                raise cannot_write(file, error.strerror) from error
     return [_with_numbers(rows[name], columns) for name in names]
 
 
@@ -237,12 +240,23 @@ def reason_of(error: Exception, name: str) -> str:
     )
 
 
-def _classify_all(classifier: GenreClassifier, songs: dict[str, Path]) -> Iterator[dict]:
-    """The row of each song, in their order: one thread per song, or all threads for one song."""
+def cannot_write(file: str | Path, reason: str) -> OSError:
+    """The error of a run that resumes, for a file that it cannot write."""
+    return OSError(
+        f"{printable(file)} cannot be written ({reason}). Make room or choose another file, and "
+        "run this again: it resumes."
+    )
+
+
+def map_songs(function: Callable, classifier: GenreClassifier, songs: dict[str, Path]) -> Iterator:
+    """Call `function(classifier, name, song)` for each song; yields the results in their order.
+
+    One thread per song, or all threads for one song.
+    """
     if len(songs) > 1:
         classifier = classifier.on_one_core()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda item: _classify(classifier, *item), songs.items())
+        yield from pool.map(lambda item: function(classifier, *item), songs.items())
 
 
 def _classify(classifier, name, song):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +13,8 @@ from tqdm.auto import tqdm
 
 from ..errors import MelgenreError, MelgenreWarning
 from ..files import atomic_write, locked, sweep
-from ..text import path_text, printable, short
-from .batch import find_audio_files, modified, reason_of
+from ..text import printable, short
+from .batch import cannot_write, map_songs, modified, named_songs, reason_of
 from .classifier import GenreClassifier
 
 SECONDS_BETWEEN = 30
@@ -90,9 +87,7 @@ def embed_folder(
     OSError
         If the file cannot be written.
     """
-    listed = isinstance(folder, (list, tuple))
-    found = [Path(song) for song in folder] if listed else find_audio_files(folder)
-    songs = {path_text(song if listed else song.relative_to(folder)): song for song in found}
+    songs = dict(named_songs(folder))
     file = None if file is None else Path(file)
     with nullcontext() if file is None else locked(file):
         done = {} if file is None else _unchanged(file, classifier.fingerprint, songs)
@@ -101,7 +96,7 @@ def embed_folder(
         bar = tqdm(total=len(todo), desc="songs", unit=" songs", disable=not progress)
         try:
             with bar:
-                for name, row, error in _embed_all(classifier, todo):
+                for name, row, error in map_songs(_embed, classifier, todo):
                     bar.update()
                     if error:
                         errors[name] = error
@@ -121,7 +116,7 @@ def _unchanged(file: Path, model: str, songs: dict[str, Path]) -> dict[str, tupl
     """What a file has of songs that have not changed since: `modified` and vector, by name."""
     if not file.exists():
         if not file.parent.is_dir():
-            raise _cannot_write(file, "there is no such folder")
+            raise cannot_write(file, "there is no such folder")
         return {}
     before = load_embeddings(file)
     if before.model != model:
@@ -139,23 +134,13 @@ def _unchanged(file: Path, model: str, songs: dict[str, Path]) -> dict[str, tupl
     }
 
 
-def _embed_all(
-    classifier: GenreClassifier, songs: dict[str, Path]
-) -> Iterator[tuple[str, tuple[str, np.ndarray] | None, str]]:
-    """Name, row and error of each song: one thread per song, or all threads for one song."""
-    if len(songs) > 1:
-        classifier = classifier.on_one_core()
-
-    def embed(item):
-        name, song = item
-        when = modified(song)  # before it is read: a change in between is found by the next run
-        try:
-            return name, (when, classifier.embed(song)), ""
-        except Exception as error:  # decoders raise errors of any kind
-            return name, None, reason_of(error, name)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(embed, songs.items())
+def _embed(classifier, name, song):
+    """Name, row (`modified` and vector) and error of one song."""
+    when = modified(song)  # before it is read: a change in between is found by the next run
+    try:
+        return name, (when, classifier.embed(song)), ""
+    except Exception as error:  # decoders raise errors of any kind
+        return name, None, reason_of(error, name)
 
 
 def _collect(classifier, songs, done, errors):
@@ -184,14 +169,7 @@ def _save(file, embeddings):
                 model=np.array(embeddings.model),
             )
     except OSError as error:
-        raise _cannot_write(file, error.strerror) from error
-
-
-def _cannot_write(file, reason):
-    return OSError(
-        f"{printable(file)} cannot be written ({reason}). Make room or choose another file, and "
-        "run this again: it resumes."
-    )
+        raise cannot_write(file, error.strerror) from error
 
 
 def load_embeddings(file: str | Path) -> Embeddings:
