@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 from melgenre.confusion.attribution import STEPS, attribution_maps, embed_images, nearest
+from melgenre.networks import BUILT_IN
 from melgenre.training.exported import load_exported
+from melgenre.training.learner import fit, genre_learner, image_dataloaders
 
 
 @pytest.mark.slow
@@ -23,7 +25,16 @@ def test_the_maps_add_up_to_the_difference_of_the_logits(learner, images):
     largest = float(np.abs(change).max())
     assert many.sum(axis=(1, 2)) == pytest.approx(change, abs=0.05 * largest + 0.05)
     assert few.sum(axis=(1, 2)) == pytest.approx(change, abs=0.3 * largest + 0.3)
-    # With the few steps of the browser, the map is nearly the same as with many steps.
+
+
+@pytest.mark.slow
+def test_the_few_steps_of_the_browser_give_nearly_the_map_of_many_steps(images):
+    # Of a network without pretrained weights, the maps change more with the steps.
+    learn = genre_learner(image_dataloaders(images), BUILT_IN, "texture")
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    image, genres = images["image"].iloc[0], list(learn.dls.vocab)[:2]
+    many, few = (attribution_maps(learn, image, genres, steps=n) for n in (32, STEPS))
     for of_few, of_many in zip(few, many, strict=True):
         assert np.corrcoef(of_few.ravel(), of_many.ravel())[0, 1] > 0.9
 
