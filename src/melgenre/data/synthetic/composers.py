@@ -1,6 +1,11 @@
 """Ten invented genres of music; the composer of each writes one bar at a time onto the score."""
 
-from .score import SEVENTH, TRIAD, GenreSpec
+from collections.abc import Callable
+
+from .score import SEVENTH, TRIAD, GenreSpec, Score
+
+# Writes one bar, at a level from 1 (bare) to 3 (full).
+Composer = Callable[[Score, int], None]
 
 GENRE_SPECS = {
     "bellrain": GenreSpec(84, 104, 4, 0.004, 0.35, "lydian major dorian", "1456 6415 1362 4163"),
@@ -24,13 +29,13 @@ GENRE_SPECS = {
         132, 184, 4, 0.01, 0.2, "dorian mixolydian major", "2511 1625 3625 25114511"
     ),
 }
-COMPOSERS = {}
+COMPOSERS: dict[str, tuple[Composer, dict[str, list[str]]]] = {}  # with their parts
 
 
-def arrangement(**parts):
+def arrangement(**parts: str) -> Callable[[Composer], Composer]:
     """Register a composer with its parts, each "instrument level-in-dB", perhaps with an effect."""
 
-    def register(compose):
+    def register(compose: Composer) -> Composer:
         parts_of = {part: words.split() for part, words in parts.items()}
         COMPOSERS[compose.__name__] = compose, parts_of
         return compose
@@ -39,7 +44,7 @@ def arrangement(**parts):
 
 
 @arrangement(rain="bell 0 echo", pad="choir -9", drops="bell -6", tune="keys -2")
-def bellrain(score, level):
+def bellrain(score: Score, level: int) -> None:
     """FM bells rain in broken chords over a soft pad; no drums."""
     figure = score.pick(
         [0, 2, 4, 7, 9, 7, 4, 2], [0, 4, 7, 9, 11, 9, 7, 4], [7, 4, 2, 0, 2, 4, 9, 7]
@@ -53,7 +58,7 @@ def bellrain(score, level):
 
 
 @arrangement(bass="triangle -3", tune="square 0", chords="square -6", drums="kit -5")
-def bitmarch(score, level):
+def bitmarch(score: Score, level: int) -> None:
     """A toy console marches: pulse-wave tune, oom-pah bass, snare rolls."""
     roll = score.pick("x..xx.x.x..xx.xx", "x.oox.oox.oxxxxx", "x...x.xxx...x.x.")
     score.drums("snare", kick="x.......x.......", snare=roll)
@@ -61,12 +66,12 @@ def bitmarch(score, level):
     score.play_melody("tune", 2, "x-x.x-x.x--xx-x. x--xx-x.x-x-x--- x-xxx-x.x-xxx-x.")
     if level >= 2:
         score.play("chords", "..x...x...x...x.", [TRIAD], 1)
-    if level == 3:  # broken chords so max_bpm that they blur into one
+    if level == 3:  # broken chords so fast that they blur into one
         score.play("chords", "x" * 32, [0, 2, 4, 7], 2)
 
 
 @arrangement(drone="choir -8", choir="choir -2", solo="choir 0")
-def choirdrift(score, level):
+def choirdrift(score: Score, level: int) -> None:
     """Voices drift over a drone, slowly and without a beat."""
     score.play("drone", "x---------------", [(-score.bar.root, 4 - score.bar.root)], -1)
     score.play("choir", "x---------------", [TRIAD], 1)
@@ -75,7 +80,7 @@ def choirdrift(score, level):
 
 
 @arrangement(riff="fuzz 0", bass="bass -5", drums="kit 0", solo="solo -3")
-def fuzzgallop(score, level):
+def fuzzgallop(score: Score, level: int) -> None:
     """Galloping power chords, a kick drum on every note of the gallop, wailing solos."""
     gallop = score.pick("X-xxX-xxX-xxX-xx", "X-xxX-xxX-x-X-x-", "XxxxX-xxXxxxX-xx")
     held = level == 2 and score.bar.section % 2
@@ -89,7 +94,7 @@ def fuzzgallop(score, level):
 
 
 @arrangement(bass="pluck -4", chords="box -5", tune="box 0", second="box -8", harp="pluck -8")
-def musicboxwaltz(score, level):
+def musicboxwaltz(score: Score, level: int) -> None:
     """A music box turns in three-four time over a plucked bass."""
     rhythms = "x---x-x-x--- x-----x---x- x---x---x-x- x-x-x-x---x-"
     score.play("bass", "x-----------", [0], -1)
@@ -102,7 +107,7 @@ def musicboxwaltz(score, level):
 
 
 @arrangement(tune="pluck 0", drone="pluck -3", strum="pluck -5", second="reed -6", drums="kit -4")
-def pluckreel(score, level):
+def pluckreel(score: Score, level: int) -> None:
     """Plucked strings reel in running six-eight over a drone and a frame drum."""
     rhythms = "xxxxxx x-xxxx xxxx-x x-xx-x"
     score.play_melody("tune", 2, rhythms)
@@ -118,7 +123,7 @@ def pluckreel(score, level):
 @arrangement(
     bass="bass 2", skank="organ -3 echo", stab="organ -8 echo", tune="reed -5 echo", drums="kit -2"
 )
-def skankecho(score, level):
+def skankecho(score: Score, level: int) -> None:
     """Slow organ chops between the beats, heavy bass, one drum stroke a bar, long echoes."""
     line = score.pick("x--.x-x-....x-x-", "....x--xx-..x---", "x-x-..x---x-x-..")
     hats = score.pick("x.o.x.o.x.o.x.o.", "x..ox..ox..ox..o")
@@ -132,7 +137,7 @@ def skankecho(score, level):
 
 
 @arrangement(drums="kit 2", bass="saw -3 duck", stabs="saw -3 duck", lead="saw -5 duck")
-def stompfloor(score, level):
+def stompfloor(score: Score, level: int) -> None:
     """Kick on every beat, off-beat bass and hats, saw stabs that duck under the kick."""
     score.drums("clap", kick="X...X...X...X...", open_hat="..x...x...x...x.")
     score.play("bass", score.pick("..x-..x-..x-..x-", "..xx..xx..xx..xx"), [0], -1)
@@ -145,7 +150,7 @@ def stompfloor(score, level):
 
 
 @arrangement(drums="kit -2", sub="sub 2", keys="keys -6 echo", air="choir -7")
-def subbreak(score, level):
+def subbreak(score: Score, level: int) -> None:
     """Broken drums at full speed over a min_bpm, very deep bass and hazy keys."""
     odd = score.bar.place % 2
     kicks = score.pick("x.........x.....", "x.x.......xx....", "x.....x...x.....")
@@ -160,7 +165,7 @@ def subbreak(score, level):
 
 
 @arrangement(bass="bass -1", drums="kit -4", reed="reed 0", comping="keys -6")
-def swingwalk(score, level):
+def swingwalk(score: Score, level: int) -> None:
     """A walking bass and a swung ride carry a reed that takes solos over keys."""
     approach = score.bar.step + score.rng.choice((-1, 1))  # lead into the next chord by a step
     score.play("bass", "x--x--x--x--", [0, score.rng.choice((1, 2)), 4, approach], -1)

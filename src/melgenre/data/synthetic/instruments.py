@@ -4,31 +4,44 @@ An instrument is a function of the note's frequency in Hz, the seconds it is hel
 and a brightness (0 dark .. 1 bright); it returns the note's wave [shape=(n,)].
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import signal
 
+Instrument = Callable[[float, float, int, float], np.ndarray]
+Spectrum = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
-def clock(seconds, rate):
+
+def clock(seconds: float, rate: int) -> np.ndarray:
     return np.arange(round(seconds * rate)) / rate
 
 
-def noise(size):
+def noise(size: int) -> np.ndarray:
     return np.random.default_rng(7).standard_normal(size)  # fixed seed: the same noise every time
 
 
-def filtered(wave, rate, cutoff, kind="lowpass"):
+def filtered(wave: np.ndarray, rate: int, cutoff: float, kind: str = "lowpass") -> np.ndarray:
     cutoff = min(cutoff, 0.45 * rate)
     return signal.sosfilt(signal.butter(2, cutoff, kind, fs=rate, output="sos"), wave)
 
 
-def gate(t, held, attack, release):
+def gate(t: np.ndarray, held: float, attack: float, release: float) -> np.ndarray:
     return np.minimum(t / attack, 1) * np.clip((held + release - t) / release, 0, 1)
 
 
-def voice(spectrum, attack, release, decay=0.0, vibrato=0.0, ratios=(1,), drive=0.0):
+def voice(
+    spectrum: Spectrum,
+    attack: float,
+    release: float,
+    decay: float = 0.0,
+    vibrato: float = 0.0,
+    ratios: tuple[float, ...] = (1,),
+    drive: float = 0.0,
+) -> Instrument:
     """Sustained tone; `spectrum` gives its harmonics, `ratios` those of several strings."""
 
-    def instrument(frequency, seconds, rate, brightness):
+    def instrument(frequency: float, seconds: float, rate: int, brightness: float) -> np.ndarray:
         t = clock(seconds + release, rate)
         wave = np.zeros(t.size)
         for speed, hertz in enumerate(frequency * np.array(ratios), start=5):
@@ -46,10 +59,10 @@ def voice(spectrum, attack, release, decay=0.0, vibrato=0.0, ratios=(1,), drive=
     return instrument
 
 
-def fm(ratio, index, ring, release):
+def fm(ratio: float, index: float, ring: float, release: float) -> Instrument:
     """Struck tone by frequency modulation; the overtones die away before the tone does."""
 
-    def instrument(frequency, seconds, rate, brightness):
+    def instrument(frequency: float, seconds: float, rate: int, brightness: float) -> np.ndarray:
         t = clock(seconds + release, rate)
         fade = np.exp(-t / ring)
         depth = index * (0.4 + 1.2 * brightness) * fade * fade * fade
@@ -59,7 +72,7 @@ def fm(ratio, index, ring, release):
     return instrument
 
 
-def pluck(frequency, seconds, rate, brightness):
+def pluck(frequency: float, seconds: float, rate: int, brightness: float) -> np.ndarray:
     """Karplus-Strong string: a burst of noise in a tuned, slightly damped loop."""
     damping = 0.5 - 0.3 * brightness
     period, fraction = divmod(rate / frequency - damping, 1)
@@ -71,10 +84,12 @@ def pluck(frequency, seconds, rate, brightness):
     return wave * gate(t, max(seconds, 0.5), 0.001, 0.2)
 
 
-def drum(skin, pitch, dive, thud, hiss, cutoff, snap):
+def drum(
+    skin: float, pitch: float, dive: float, thud: float, hiss: float, cutoff: float, snap: float
+) -> Instrument:
     """Skin that dives to ``pitch`` Hz, fading in ``thud`` s, and hiss fading in ``snap`` s."""
 
-    def instrument(frequency, seconds, rate, brightness):
+    def instrument(frequency: float, seconds: float, rate: int, brightness: float) -> np.ndarray:
         t = clock(6 * max(thud, snap), rate)
         phase = pitch * frequency / 261.6 * t + dive * (1 - np.exp(-t / 0.025))
         wires = filtered(hiss * noise(t.size), rate, cutoff * (0.7 + 0.6 * brightness), "highpass")
@@ -83,7 +98,7 @@ def drum(skin, pitch, dive, thud, hiss, cutoff, snap):
     return instrument
 
 
-def vowel(h, f, c):
+def vowel(h: np.ndarray, f: np.ndarray, c: float) -> np.ndarray:
     """Spectrum whose two formants move from "oo" to "ah" with the brightness."""
     first, second = (np.exp(-(((f - hertz - 400 * c) / 150) ** 2)) for hertz in (350, 850))
     return (first + 0.5 * second + 0.25) / h

@@ -8,8 +8,9 @@ strings of scale degrees ("1645"). A list of degrees is played in turn, a tuple 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import signal
@@ -27,6 +28,9 @@ MODES = {
 # How many parts play in each section of a clip: 1 is the core of the genre, 3 is all parts.
 FORMS = ((2, 3, 1, 3), (1, 2, 3, 2), (3, 1, 2, 3), (2, 1, 3, 2), (1, 3, 2, 3))
 TRIAD, SEVENTH = (0, 2, 4), (0, 2, 4, 6)
+
+T = TypeVar("T")
+Degrees = Sequence[int | tuple[int, ...]]  # single notes and chords
 
 
 class GenreSpec(NamedTuple):
@@ -63,7 +67,7 @@ class Bar(NamedTuple):
     step: int  # degrees from its chord to the next one
 
 
-def onsets(rhythm):
+def onsets(rhythm: str) -> list[tuple[int, int, float]]:
     """List a rhythm's notes as (step, steps held, velocity)."""
     loudness = {"X": 1.25, "x": 1.0, "o": 0.45}
     found = re.finditer(r"[Xxo]-*", rhythm)
@@ -77,19 +81,19 @@ class Score:
     rng: np.random.Generator
     spec: GenreSpec
     artist: Artist
-    parts: dict  # part -> (instrument, level in dB, perhaps "echo" or "duck")
+    parts: dict[str, list[str]]  # part -> (instrument, level in dB, perhaps "echo" or "duck")
     rate: int
     samples: int
     beat: float  # seconds
     key: int  # MIDI note of the tonic
-    mode: tuple
+    mode: tuple[int, ...]
     brightness: float
     bar: Bar | None = None  # the one being written
     sounds: dict = field(default_factory=dict)  # part -> what it has played
     notes: dict = field(default_factory=dict)  # each distinct note is rendered once
     tunes: dict = field(default_factory=dict)
 
-    def bars(self):
+    def bars(self) -> Iterator[Bar]:
         """Lay out sections of about eight seconds, verse and chorus in turn, and go bar by bar."""
         seconds = self.beat * self.spec.beats
         length = max(2, 2 * round(4 / seconds))
@@ -106,11 +110,11 @@ class Score:
             self.bar = Bar(start, section, place, last, level, roots[n], step)
             yield self.bar
 
-    def pick(self, *options):
+    def pick(self, *options: T) -> T:
         """Choose the option that this artist favours."""
         return options[self.artist.groove % len(options)]
 
-    def pitches(self, degrees, octave):
+    def pitches(self, degrees: int | tuple[int, ...], octave: int) -> list[int]:
         """MIDI notes of one degree or of a chord, whose voices stay within one octave."""
         chord = degrees if isinstance(degrees, tuple) else (degrees,)
         places = [divmod(self.bar.root + degree, 7) for degree in chord]
@@ -118,19 +122,19 @@ class Score:
         low = self.key + 12 * octave - 3
         return notes if len(notes) == 1 else [low + (note - low) % 12 for note in notes]
 
-    def play(self, part, rhythm, degrees, octave=0):
+    def play(self, part: str, rhythm: str, degrees: Degrees, octave: int = 0) -> None:
         """Write a part's bar in degrees above the bar's chord, taken in turn."""
         notes = [self.pitches(degree, octave) for degree in degrees]
         self.write(part, self.parts[part][0], rhythm, notes)
 
-    def play_melody(self, part, octave, rhythms):
+    def play_melody(self, part: str, octave: int, rhythms: str) -> None:
         """Play the bar's share of a tune in these rhythms, moved onto the bar's chord."""
         tune = (rhythms, self.bar.section % 2)
         if tune not in self.tunes:
             self.tunes[tune] = self.tune(rhythms.split())
         self.play(part, *self.tunes[tune][self.bar.place % 4], octave)
 
-    def drums(self, fill="", **rhythms):
+    def drums(self, fill: str = "", **rhythms: str) -> None:
         """Write a bar of drums; with `fill`, the last bar of a section ends in one."""
         if fill and self.bar.last:
             half = len(next(iter(rhythms.values()))) // 2
@@ -140,7 +144,7 @@ class Score:
         for drum, rhythm in rhythms.items():
             self.write("drums", drum, rhythm, [[60]])
 
-    def write(self, part, instrument, rhythm, chords):
+    def write(self, part: str, instrument: str, rhythm: str, chords: list[list[int]]) -> None:
         """Add a bar of sound to a part; its notes take the chords (MIDI notes) in turn."""
         sound = self.sounds.setdefault(part, np.zeros(self.samples, np.float32))
         step = self.spec.beats * self.beat / len(rhythm)
@@ -157,10 +161,10 @@ class Score:
                 at = max(0, at)
                 sound[at : at + wave.size] += velocity * (1 + 8 * slip) * wave
 
-    def tune(self, rhythms):
+    def tune(self, rhythms: list[str]) -> tuple[tuple[str, list[int]], ...]:
         """Compose four bars, A B A C, of (rhythm, degrees above the chord); C comes to rest."""
 
-        def motif(rhythm, degree):
+        def motif(rhythm: str, degree: int) -> tuple[str, list[int]]:
             degrees = []
             for place, *_ in onsets(rhythm):
                 if place * self.spec.beats % len(rhythm) == 0:  # on the beat: a chord tone nearby
@@ -176,7 +180,7 @@ class Score:
         rest = a[0][:half] + "x" + "-" * (half - 2) + "."
         return a, b, a, (rest, [*a[1][: len(onsets(rest)) - 1], 0])
 
-    def mix(self):
+    def mix(self) -> np.ndarray:
         """Set each part to its level where it sounds, add effects and a room, limit the peaks."""
         since_beat = (np.arange(self.samples) / self.rate - self.bar.start) / self.beat % 1
         total = np.zeros(self.samples, np.float32)
