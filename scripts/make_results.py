@@ -43,6 +43,7 @@ NETWORKS = [
     ("resnet50", "frozen-head"),
     ("resnet34", "texture"),
     ("resnet50", "texture"),
+    (BUILT_IN, "texture"),
     (BUILT_IN, "linear"),
 ]
 SVM_BACKBONE = "resnet34"
