@@ -35,12 +35,16 @@ run: $(VENV)/.run  ## run all notebooks: executed copies in runs/, exported mode
 # also with it, so that the results of the tests do not depend on the machine.
 TRAINING := tests/training/test_learner.py tests/training/test_transfer.py tests/confusion/test_attribution.py tests/training/test_devices.py
 
-test: $(VENV)/.test lint  ## check the style and run all tests
-	MELGENRE_BF16=1 $(BIN)/python -m pytest $(TRAINING)
-	MELGENRE_BF16=0 $(BIN)/python -m pytest
+# One test per core, with one thread each.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
-test-fast: $(VENV)/.test lint  ## check the style and run the fast tests: no browser, none over 3 s
-	$(BIN)/python -m pytest -m "not slow and not browser"
+test: $(VENV)/.test lint  ## check the style and run all tests
+	MELGENRE_BF16=0 $(BIN)/python -m pytest -m alone
+	MELGENRE_BF16=1 $(PARALLEL) $(TRAINING)
+	MELGENRE_BF16=0 $(PARALLEL) -m "not alone"
+
+test-fast: $(VENV)/.test lint  ## check the style and run the fast tests, in some 90 s
+	$(PARALLEL) -m "not slow and not browser"
 
 test-colab: $(VENV)/.test $(COLAB_VENV)/.colab  ## run the notebooks with the package versions of Colab
 	COLAB_ENVIRONMENT=$(COLAB_VENV) $(BIN)/python -m pytest tests/notebooks/test_colab.py

@@ -73,6 +73,7 @@ def test_initialisations_are_not_compared_on_a_small_collection(images, folds):
         compare_initialisations(tracks, tracks)
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_and_evaluated_in_one_call(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]

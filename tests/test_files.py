@@ -134,6 +134,7 @@ def test_control_characters_are_printed_as_text():
     assert printable("夜の歌 שיר") == "夜の歌 שיר"
 
 
+@pytest.mark.slow
 @given(st.text() | st.from_regex(r"'*[=+\-@]?.*") | st.floats(allow_nan=False))
 def test_no_written_cell_begins_as_a_formula_and_each_is_restored(cell):
     written = spreadsheet_safe(cell)

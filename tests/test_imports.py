@@ -26,10 +26,12 @@ def test_the_package_loads_nothing_heavy_until_a_name_is_used():
     assert loaded("import melgenre as mg; dir(mg); mg.MelSettings; mg.project_folder()") == set()
 
 
+@pytest.mark.slow
 def test_every_public_name_can_be_imported():
     loaded("import melgenre as mg; [getattr(mg, name) for name in mg.__all__]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["data", "features", "evaluation"])
 def test_importing_a_subpackage_does_not_load_torch(part):
     program = f"""
@@ -40,6 +42,7 @@ for module in pkgutil.walk_packages(melgenre.{part}.__path__, "melgenre.{part}."
     assert not loaded(program) & {"torch", "fastai"}
 
 
+@pytest.mark.slow
 def test_a_prediction_by_onnx_runtime_loads_no_other_heavy_package(exported):
     program = f"""
 import numpy as np
@@ -50,6 +53,7 @@ print(GenreClassifier.load({str(exported)!r}, backend="onnx").predict(sound))
     assert loaded(program) == {"onnxruntime"}
 
 
+@pytest.mark.slow
 def test_the_shell_predicts_a_folder_without_any_package_of_the_extras(exported, music, tmp_path):
     songs = [str(song) for song in sorted(music.rglob("*.wav"))[:2]]
     arguments = ["predict", *songs, "--model", str(exported), "--csv", str(tmp_path / "g.csv")]

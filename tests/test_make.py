@@ -84,6 +84,7 @@ def test_make_lab_allows_root_only_to_root(clone, tmp_path, uid, option):
     assert calls == [f"jupyter lab {option}lab"]
 
 
+@pytest.mark.slow
 def test_a_notebook_in_lab_changes_no_tracked_file(clone, music, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     monkeypatch.delenv("MELGENRE_RESULTS", raising=False)

@@ -73,6 +73,7 @@ class EarlierBackbone(nn.Module):
         self.fine, self.coarse = layers_of_resnet(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_weights_of_earlier_model_folders_fit(name):
     torch.manual_seed(0)
@@ -108,6 +109,7 @@ def test_convolutional_networks_of_both_libraries_can_be_texture_backbones(name)
         torch.testing.assert_close(copied(images), network(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_b_16", "vit_tiny_patch16_224", "swin_t"])
 def test_a_network_without_maps_of_these_sizes_gets_a_sentence(name):
     with pytest.raises(ArchitectureError, match=f"{name} cannot be cut for textures.*resnet34"):

@@ -29,7 +29,8 @@ from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import write_config
 
 pytest.importorskip("gradio", reason='the page needs gradio: pip install "melgenre[app]"')
-pytestmark = pytest.mark.slow  # each test waits for a server
+# Each test waits for a server, which has limits of time.
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 # A server that ends as soon as it connects to, or looks up, another machine.
 SERVER = """

@@ -39,6 +39,7 @@ def test_the_few_steps_of_the_browser_give_nearly_the_map_of_many_steps(images):
         assert np.corrcoef(of_few.ravel(), of_many.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_the_map_of_a_genre_does_not_depend_on_other_genres(learner, images):
     image, genres = images["image"].iloc[0], list(learner.dls.vocab)[:2]
     together = attribution_maps(learner, image, genres, steps=2)
@@ -75,6 +76,7 @@ def test_black_pixels_have_no_attribution(learner, images, tmp_path):
     assert maps[0, 64:].any()
 
 
+@pytest.mark.slow
 def test_the_nearest_clip_is_the_clip_itself(learner, exported, images):
     tracks = images.head(8)
     loaded, _ = load_exported(exported)

@@ -63,6 +63,7 @@ def test_missing_columns_are_named():
         as_predictions(table)
 
 
+@pytest.mark.slow
 def test_a_learner_and_its_interpretation_give_the_same_predictions(learner):
     predictions = as_predictions(learner)
     assert len(predictions) == len(learner.dls.valid_ds)
@@ -76,6 +77,7 @@ def test_a_loaded_learner_without_a_validation_set_raises(exported):
         as_predictions(learn)
 
 
+@pytest.mark.slow
 def test_the_matrix_of_a_table_is_plotted_without_torch():
     code = "import sys, melgenre; melgenre.plot_confusion_matrix; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -198,6 +198,7 @@ def test_a_damaged_file_of_annotations_raises_at_once(tmp_path):
         ConfusionBrowser(made_up_predictions(["a", "b"]), annotations=tmp_path / "a.csv")
 
 
+@pytest.mark.slow
 def test_a_learner_gives_attribution_maps_and_neighbours(learner, images, tmp_path, send):
     browser = ConfusionBrowser(learner, annotations=tmp_path / "a.csv")
     assert (browser.matrix["attribution"], browser.matrix["neighbours"]) == (True, True)

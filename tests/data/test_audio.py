@@ -244,6 +244,7 @@ CODECS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_format_is_found_in_a_folder_and_read(tmp_path, write_song, capsys):
     pytest.importorskip("av")
     y, _ = soundfile.read(write_song(tmp_path / "song.wav", 3, 48000, 2), always_2d=True)
@@ -340,6 +341,7 @@ FORMATS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pyav", ["with PyAV", "without PyAV"])
 @pytest.mark.parametrize("suffix, format, subtype", FORMATS)
 def test_a_complete_file_is_read_and_a_truncated_one_gets_a_sentence(

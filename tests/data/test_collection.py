@@ -187,6 +187,7 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, separator, encoding,
 OURS = ("path", "image", "genre", "predicted", "collection", "split", "fold", "p_rock")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["{}", " {} ", "{}\t", '"{}"', "upper", "title"])
 def test_a_users_table_changes_no_column_of_ours(tmp_path, write_song, written):
     for genre in ("jazz", "rock"):

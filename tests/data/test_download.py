@@ -149,6 +149,7 @@ class TestFromTheHub:
     def test_the_bar_is_shown_if_wanted(self, run):
         assert "100%" in run("progress").stderr
 
+    @pytest.mark.slow
     def test_an_interrupted_connection_is_continued(self, run, server, tmp_path):
         server.handler.content = os.urandom(25_000_000)  # the library writes 10 MB at a time
         server.handler.breaks_after.append(23_000_000)
@@ -171,6 +172,7 @@ class TestFromTheHub:
         server.server_close()
         assert "the server cannot be reached" in run().stderr.splitlines()[-1]
 
+    @pytest.mark.slow
     def test_the_files_of_a_killed_download_are_deleted(self, run, server, tmp_path, environment):
         server.handler.content, server.handler.pause = os.urandom(20_000_000), 0.01
         command = [sys.executable, "-c", DOWNLOADER, HUB_ADDRESS, "gtzan/genres.tar.gz"]

@@ -39,6 +39,7 @@ def test_silent_images_are_no_duplicates(five, tmp_path):
     assert find_duplicates(silent)["recording_id"].tolist() == ["x", "y"]
 
 
+@pytest.mark.slow
 def test_the_duplicates_of_gtzan_are_found(gtzan):
     tracks = find_duplicates(find_tracks(gtzan).dropna(subset="image"))
     same = tracks[tracks["recording_id"].duplicated(keep=False)].groupby("recording_id")["track_id"]

@@ -35,6 +35,7 @@ def collections(draw):
     return pd.DataFrame(rows, columns=["track_id", "genre", "artist_id"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(collections(), st.integers(0, 99))
 def test_a_random_split_puts_each_track_in_one_part_and_each_genre_in_both(tracks, seed):
@@ -125,6 +126,7 @@ def test_a_split_without_leaks_gives_no_warning():
     assert describe_leaks(artist_folds(gtzan_metadata())) == ""
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(collections(), st.integers(0, 99))
 def test_windows_of_a_track_stay_together(tracks, seed):

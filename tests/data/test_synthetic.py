@@ -71,6 +71,7 @@ def test_too_short_a_clip_is_a_sentence():
         render_clip(GENRES[0], 0, duration=0.1)
 
 
+@pytest.mark.slow
 def test_genres_differ_across_artists():
     """Nearest centroid on MFCC statistics recognises the genres of clips by other artists."""
 

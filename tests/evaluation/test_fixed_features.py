@@ -38,6 +38,7 @@ def noise(tracks, rng):
     return rng.normal(size=(len(tracks), 12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear probe", "SVM"])
 def test_informative_features_beat_noise_under_every_protocol(tracks, informative, noise, head):
     good = evaluate_features("good", informative, tracks, head=head)
@@ -55,6 +56,7 @@ def test_informative_features_beat_noise_under_every_protocol(tracks, informativ
     assert good.loc["fault-filtered", "tracks"] == (split["split"] == "test").sum()
 
 
+@pytest.mark.slow
 def test_features_of_the_artist_alone_fail_where_artists_are_separated(tracks, rng):
     artists = tracks["artist_id"].fillna(tracks["track_id"])
     vectors = {artist: rng.normal(size=50) for artist in sorted(set(artists))}
@@ -123,6 +125,7 @@ def test_a_function_of_a_recording_gives_the_same_as_an_array(tracks, informativ
     pd.testing.assert_frame_equal(by_function, evaluate_features("good", informative, tracks))
 
 
+@pytest.mark.slow
 def test_recorded_features_are_in_the_table_of_results_with_a_paired_test(
     tracks, informative, noise, two_protocols, tmp_path
 ):
@@ -148,6 +151,7 @@ def test_results_of_another_collection_are_not_compared(
     assert "best other" not in other
 
 
+@pytest.mark.slow
 def test_only_the_protocols_that_a_collection_allows_are_used(tracks, noise):
     private = tracks.assign(artist_id=None, artist_fold=None, fault_filtered_split=None)
     table = evaluate_features("noise", noise, private)

@@ -37,11 +37,13 @@ def test_all_committed_runs_are_loaded():
     assert len(RUNS) == len((ROOT / "results" / "runs.jsonl").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_the_table_of_the_readme_has_the_committed_results():
     readme = (ROOT / "README.md").read_text()
     assert with_table(readme, ROOT / "results") == readme
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run["predictions"])
 def test_each_result_follows_from_its_predictions(run):
     assert differences(ROOT / "results", run) == {}
@@ -167,6 +169,7 @@ def test_an_accuracy_is_the_mean_of_its_seeds(tmp_path):
     assert result["low"] <= 0.75 <= result["high"]
 
 
+@pytest.mark.slow
 def test_the_best_model_is_compared_with_each_of_the_others():
     table = compare_models(ROOT / "results", "fault-filtered")
     assert table["accuracy"].is_monotonic_decreasing

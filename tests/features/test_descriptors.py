@@ -15,6 +15,7 @@ from melgenre.features.descriptors import (
 from melgenre.inference.batch import find_audio_files
 
 
+@pytest.mark.slow
 def test_descriptors_of_a_tone_follow_its_frequency():
     t = np.arange(22050 * 5) / 22050
     low, high = (
@@ -38,6 +39,7 @@ def test_clicks_are_counted_as_beats():
     assert descriptors["beats"] == pytest.approx(40, abs=3)
 
 
+@pytest.mark.slow
 def test_descriptors_of_real_clips_agree_with_the_original_project(gtzan):
     tracks = find_tracks(gtzan).dropna(subset="path")
     tracks = tracks.groupby("genre").head(2)

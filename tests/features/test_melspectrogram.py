@@ -82,6 +82,7 @@ def test_the_clip_of_a_long_song_is_its_middle(tmp_path):
     assert (image.max(axis=0) > 200).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_images_of_real_clips_agree_with_those_of_the_original_project(gtzan, tmp_path):
     tracks = find_tracks(gtzan).dropna(subset=["path", "image"])
     earlier = tracks["image"].tolist()

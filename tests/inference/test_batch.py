@@ -40,6 +40,7 @@ def songs(tmp_path, write_song):
     return folder
 
 
+@pytest.mark.slow
 def test_every_song_has_a_row_and_unreadable_ones_have_an_error(classifier, songs):
     table = classify_folder(classifier, songs, progress=False).set_index("song")
     assert set(table.index) == {
@@ -57,6 +58,7 @@ def test_every_song_has_a_row_and_unreadable_ones_have_an_error(classifier, song
     assert str(songs) not in table.to_csv()
 
 
+@pytest.mark.slow
 def test_every_readable_song_of_a_messy_folder_is_classified(classifier, messy_music):
     table = classify_folder(classifier, messy_music, progress=False).set_index("song")
     assert len(table) == 36 + 1 + 3
@@ -82,6 +84,7 @@ def test_a_name_that_is_not_utf_8_can_be_printed_and_written(classifier, tmp_pat
     assert pd.read_csv(tmp_path / "g.csv")["song"].tolist() == table["song"].tolist()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes(classifier, songs, tmp_path, monkeypatch, write_song):
     file = tmp_path / "genres.csv"
     first = classify_folder(classifier, songs, file, progress=False)
@@ -117,6 +120,7 @@ def test_a_csv_of_another_kind_is_not_touched(classifier, songs, tmp_path):
 ANEW = "genres.csv was written with another model and is started anew."
 
 
+@pytest.mark.slow
 def test_a_csv_of_another_model_is_started_anew(classifier, exported, songs, tmp_path, capsys):
     file = tmp_path / "genres.csv"
     other = shutil.copytree(exported, tmp_path / "other")
@@ -145,6 +149,7 @@ def test_a_csv_with_the_column_names_of_an_earlier_version_is_resumed(
     pd.testing.assert_frame_equal(pd.read_csv(file), pd.read_csv(file)[list(first)])
 
 
+@pytest.mark.slow
 def test_a_csv_without_the_column_of_the_model_is_started_anew(classifier, songs, tmp_path):
     """As the first version wrote it."""
     file = tmp_path / "genres.csv"
@@ -194,6 +199,7 @@ class TestShell:
         command = [sys.executable, "-m", "melgenre", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
+    @pytest.mark.slow
     def test_predict_prints_one_line_per_song_and_the_errors(self, exported, songs, classifier):
         ran = self.run("predict", songs, "--model", exported, "--json")
         assert ran.returncode == 3
@@ -205,6 +211,7 @@ class TestShell:
         assert "broken.mp3: not readable" in ran.stderr
         assert "Traceback" not in ran.stderr
 
+    @pytest.mark.slow
     def test_control_characters_of_a_name_are_escaped(self, exported, tmp_path, write_song):
         song = write_song(tmp_path / "music" / "\x1b[2J\x9b31mred\u202e.wav")
         write_song(tmp_path / "music" / "\x1b]0;title\x07.wav", seconds=0.1)
@@ -214,6 +221,7 @@ class TestShell:
             assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", ran.stdout + ran.stderr)
         assert json.loads(ran.stdout)["song"] == str(song)
 
+    @pytest.mark.slow
     def test_predict_is_0_when_all_went_well_and_1_when_nothing_did(self, exported, songs):
         good = self.run("predict", songs / "a.wav", "--model", exported)
         # Nothing on stderr but the caveat of a model that was trained on made-up music.
@@ -232,6 +240,7 @@ class TestShell:
         assert "n_mels" in ran.stderr
         assert "Traceback" not in ran.stderr
 
+    @pytest.mark.slow
     def test_mistakes_are_reported_in_a_sentence(self, exported, songs, tmp_path):
         for arguments, sentence in [
             (("predict", songs / "a.wav", "--model", tmp_path / "none"), "No exported model in"),
@@ -253,6 +262,7 @@ class TestShell:
         assert "(needs melgenre[app])" in self.run("--help").stdout
         assert "(needs melgenre[app])" in self.run("app", "--help").stdout
 
+    @pytest.mark.slow
     def test_one_folder_without_sound_does_not_stop_the_rest(self, exported, songs, tmp_path):
         (tmp_path / "no sound here").mkdir()
         ran = self.run("predict", songs / "a.wav", "no sound here", "missing/song.mp3",

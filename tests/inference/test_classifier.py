@@ -64,6 +64,7 @@ def test_a_recording_that_is_too_long_is_refused(classifier, write_song, tmp_pat
         classifier.analyze(song, max_minutes=1)
 
 
+@pytest.mark.slow
 def test_fastai_predicts_the_same(classifier, exported, images):
     same_as_by_fastai(classifier, exported, images.head(8))
 
@@ -92,6 +93,7 @@ def test_a_clip_of_any_length_gives_the_prediction_of_its_image(
     same_as_by_fastai(classifier, exported, track)
 
 
+@pytest.mark.slow
 def test_real_clips_give_the_predictions_of_their_images(classifier, exported, gtzan, tmp_path):
     tracks = find_tracks(gtzan).dropna(subset="path").groupby("genre").head(2)
     tracks = extract_melspectrograms(tracks.assign(image=None), tmp_path, progress=False)
@@ -179,6 +181,7 @@ def test_onnx_runtime_is_used_on_a_cpu_where_it_can_be(exported, tmp_path, image
         assert output.split() == [str(by_torch)]
 
 
+@pytest.mark.slow
 def test_onnx_runtime_predicts_the_same_as_torch(exported, classifier, images):
     by_onnx = GenreClassifier.load(exported, backend="onnx")
     assert (classifier.backend, by_onnx.backend) == ("torch", "onnx")
@@ -189,6 +192,7 @@ def test_onnx_runtime_predicts_the_same_as_torch(exported, classifier, images):
         assert other.genre == by_torch.genre
 
 
+@pytest.mark.slow
 def test_an_embedding_is_the_mean_over_windows_of_what_enters_the_last_layer(
     exported, classifier, images, tmp_path
 ):
@@ -227,6 +231,7 @@ assert not REFUSED & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_a_prediction_needs_onnx_runtime_soundfile_and_soxr(exported, classifier, images, tmp_path):
     shutil.copytree(exported, tmp_path / "model")
     for name in ("learner.pkl", "model.safetensors"):
@@ -386,6 +391,7 @@ def test_a_model_of_a_newer_format_raises_a_model_error(exported, tmp_path):
         GenreClassifier.load(broken_copy(exported, tmp_path, format_version=99))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"genres": ["one"]}, {"architecture": "resnet50"}, {"mel_settings": {"odd": 1}}]
 )
@@ -410,6 +416,7 @@ def test_damaged_files_raise_a_model_error(exported, tmp_path):
         GenreClassifier.load(folder, backend="torch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend, name", [
     ("onnx", "model.onnx"), ("torch", "model.safetensors"), ("onnx", "config.json"),
     ("torch", "config.json"),
@@ -479,6 +486,7 @@ def earlier_format(exported, folder, version, recipe):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version, recipe", [(3, "frozen-head"), (3, "smoke-test"),
                                              (4, "frozen-head"), (4, "smoke-test"),
                                              (5, "smoke-test")])  # fmt: skip

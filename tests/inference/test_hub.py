@@ -131,6 +131,7 @@ def test_a_missing_folder_is_not_downloaded_from_the_hub(hub, environment, tmp_p
     assert hub.fetched == []
 
 
+@pytest.mark.slow
 def test_a_missing_repository_is_reported_in_a_sentence(hub, environment, tmp_path):
     hub.shutdown()
     ran = subprocess.run(

@@ -99,6 +99,7 @@ class TestFirstCell:
 
         return run
 
+    @pytest.mark.slow
     def test_pip_is_constrained_to_the_installed_versions(self, run, tmp_path):
         run()
         assert (tmp_path / "content" / "installed.txt").read_text() == "list --format=freeze\n"
@@ -106,6 +107,7 @@ class TestFirstCell:
             "install -q -c installed.txt melgenre[train] @ git+https://github.com/somebody/music"
         ]
 
+    @pytest.mark.slow
     def test_files_are_kept_on_google_drive_after_an_explanation(self, run, tmp_path):
         (tmp_path / "drive").mkdir()
         first, folder, download = run(
@@ -123,6 +125,7 @@ class TestFirstCell:
             "save it as drive/MyDrive/melgenre/data/gtzan-mini/main.zip."
         )
 
+    @pytest.mark.slow
     def test_it_works_without_google_drive(self, run):
         first, folder = run(
             "from melgenre.data.collection import project_folder\nprint(project_folder())"
@@ -131,6 +134,7 @@ class TestFirstCell:
         assert printed(folder) == ".\n"
 
 
+@pytest.mark.slow
 def test_only_errors_of_the_package_are_shown_as_sentences(tmp_path):
     cells = [
         "from melgenre.notebook import set_up\nset_up()",

@@ -139,10 +139,12 @@ def test_train_export_load_and_predict(recipe, pretrained, device, few, tmp_path
     assert set(classifier.predict(few["path"][0])) == set(learn.dls.vocab)
 
 
+@pytest.mark.slow
 def test_an_svm_is_trained_on_features_of_the_device(device, few):
     assert run_svm(few, "random", "resnet18").result["tracks"] == 3
 
 
+@pytest.mark.slow
 def test_features_are_cached_per_device_and_precision(few, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)

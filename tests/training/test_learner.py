@@ -116,6 +116,7 @@ def as_if_pretrained(learn):
     learn.training_run = replace(learn.training_run, weights="as if from ImageNet")
 
 
+@pytest.mark.slow
 def test_fastai_methods_work_after_fit(fitted, images):
     with fitted.no_bar():
         recorder = fitted.recorder
@@ -187,6 +188,7 @@ def test_without_imagenet_weights_a_warning_is_given_and_training_starts_from_sc
     assert all(p.requires_grad for p in learn.model.parameters())
 
 
+@pytest.mark.slow
 def test_without_imagenet_weights_the_built_in_backbone_gives_the_textures(images, offline):
     dls = image_dataloaders(images)
     with pytest.warns(UserWarning, match="resnet18 cannot be.*first blocks of efficientnet_lite0"):
@@ -221,6 +223,7 @@ def test_substitute_imagenet_weights_are_recognised_by_their_checksum(tmp_path, 
     assert weights_source("resnet18").startswith("substitute for torchvision")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "resnet10t", "mixnet_s"])
 def test_any_architecture_of_torchvision_or_timm_works(name):
     network = build_network(name, 10).eval()
@@ -253,6 +256,7 @@ def record_head_outputs(learn, outputs):
     )
 
 
+@pytest.mark.slow
 def test_training_uses_the_fastest_precision_and_predictions_are_float32(images, bf16):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
@@ -270,6 +274,7 @@ def test_training_uses_the_fastest_precision_and_predictions_are_float32(images,
     assert learn.training_run.precision == ("bfloat16" if bf16 else "float32")
 
 
+@pytest.mark.slow
 def test_mixed_precision_can_be_nested_and_interrupted(images, monkeypatch):
     monkeypatch.setenv("MELGENRE_BF16", "1")
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
@@ -379,6 +384,7 @@ def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_an_export_to_a_full_disk_raises_an_error_and_leaves_no_file(learner, tmp_path):
     with pytest.raises(ModelError, match="cannot be written to .*model .* Make room"), small_disk():
         export_again(learner, tmp_path / "model")
@@ -488,6 +494,7 @@ def test_a_missing_export_raises_an_error(tmp_path):
         load_exported(tmp_path / "resnet34")
 
 
+@pytest.mark.slow
 def test_from_scratch_all_layers_are_trained_in_every_epoch(images):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
@@ -655,6 +662,7 @@ def test_a_head_has_the_same_weights_with_any_number_of_threads(images, tmp_path
             torch.testing.assert_close(state[name], weight, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_texture_features_hardly_depend_on_a_shift_in_time():
     torch.manual_seed(0)
     body = build_network("resnet18", 10, "texture")[0].eval()
@@ -666,6 +674,7 @@ def test_texture_features_hardly_depend_on_a_shift_in_time():
     assert (here - later).norm() < 0.2 * (here - other).norm()
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_cut_raises_an_error():
     for name in ("swin_t", "vit_b_16"):
         with pytest.raises(ArchitectureError, match="cannot be cut for textures.*'fine-tune'"):

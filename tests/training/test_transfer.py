@@ -16,6 +16,7 @@ from melgenre.training.learner import fit, image_dataloaders, predict_tracks
 from melgenre.training.transfer import transfer_learner
 
 
+@pytest.mark.slow
 def test_with_the_same_genres_it_starts_with_the_predictions_of_the_model(learner, exported):
     items = learner.dls.items.assign(split="train")
     items.iloc[::2, items.columns.get_loc("split")] = "test"
@@ -50,6 +51,7 @@ def test_with_other_genres_all_but_the_last_layer_is_kept(learner, exported, ima
     assert set(answer) == {known[1], *others}
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_used_for_transfer_gets_a_sentence(exported, images, tmp_path):
     dls = image_dataloaders(images)
     with pytest.raises(ModelError, match="No exported model in .*none: there is no such folder"):
