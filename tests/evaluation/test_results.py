@@ -90,6 +90,7 @@ def test_a_run_is_recorded_and_replaces_an_earlier_run_of_its_seed(tmp_path):
     assert kept["p_jazz"].tolist() == [0.877, 0.9]
 
 
+@pytest.mark.slow
 def test_runs_recorded_at_the_same_time_are_all_kept(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: record_run(tmp_path, example(seed=seed)), range(16)))
