@@ -49,7 +49,8 @@ def run_all(notebook, folder, source, python, **environment):
         cell.outputs, cell.execution_count = [], None  # remove the committed ones
     folder.mkdir()
     file = folder / "notebook.ipynb"
-    file.write_text(nbformat.writes(notebook).replace(f"git+{ADDRESS}", source))
+    text = nbformat.writes(notebook).replace(f"git+{ADDRESS}", source)
+    file.write_text(text.replace(f"clone -q --depth 1 {ADDRESS}", f"clone -q --depth 1 {source}"))
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MELGENRE_")}
     subprocess.run(
         [python, "-c", EXECUTE, file.name], cwd=folder, env=inherited | environment,
@@ -233,11 +234,13 @@ def source(server, tmp_path_factory):
 def run_notebook(new_runtime, source, tmp_path_factory):
     """A function that runs a notebook with small settings in a new runtime."""
 
+    content = tmp_path_factory.mktemp("machine") / "content"  # the same in all runtimes of Colab
+
     def run_notebook(file, **environment):
-        folder = tmp_path_factory.mktemp(file.stem)
-        bin = new_runtime(folder / "runtime")
+        bin = new_runtime(tmp_path_factory.mktemp(file.stem) / "runtime")
+        shutil.rmtree(content, ignore_errors=True)
         return run_all(
-            with_small_settings(file), folder / "content", source, bin / "python",
+            with_small_settings(file), content, source, bin / "python",
             PYTHONPATH=str(FAKES), PATH=f"{bin}:{os.environ['PATH']}", **environment,
         )  # fmt: skip
 
