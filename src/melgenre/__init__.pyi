@@ -161,8 +161,8 @@ from .training.baselines import (
 )
 from .training.export import export_learner as export_learner
 from .training.exported import load_exported as load_exported, load_split as load_split
+from .training.fit import fit as fit
 from .training.learner import (
-    fit as fit,
     genre_learner as genre_learner,
     image_dataloaders as image_dataloaders,
     predict_tracks as predict_tracks,

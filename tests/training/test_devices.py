@@ -26,8 +26,8 @@ from melgenre.training import export, recipes
 from melgenre.training.cached_features import extract_features
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
+from melgenre.training.fit import fit
 from melgenre.training.learner import (
-    fit,
     genre_learner,
     image_dataloaders,
     is_frozen,

@@ -5,11 +5,9 @@ squeezed or flipped, since up and down is pitch and left and right is time.
 """
 
 import socket
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,11 +24,9 @@ from fastai.vision.all import (
     Learner,
     Normalize,
     OptimWrapper,
-    ProgressCallback,
     accuracy,
     default_split,
     set_seed,
-    to_device,
     vision_learner,
 )
 
@@ -48,16 +44,7 @@ from ..networks import (
     get_architecture,
     weights_source,
 )
-from .cached_features import feature_dataloaders, predict_features, tensor_dataloader
-from .checkpoint import Checkpoint, checkpoint_file
-from .precision import (
-    device_name,
-    feature_dtype,
-    mixed_precision,
-    one_thread,
-    precision_name,
-    training_dtype,
-)
+from .cached_features import predict_features
 from .recipes import FROM_SCRATCH, RECIPES
 
 DOWNLOAD_SECONDS = 20
@@ -261,82 +248,6 @@ def is_frozen(learn: Learner) -> bool:
     if run is None or run.recipe not in RECIPES:
         return False
     return run.weights != FROM_SCRATCH and not RECIPES[run.recipe].epochs
-
-
-def fit(learn: Learner) -> None:
-    """Train by the learner's recipe; a network from scratch trains all layers throughout.
-
-    Where the body stays frozen, its features are computed once and cached in `data/features`, and
-    the head is trained on these: the second training takes seconds. Where all layers are trained,
-    the images are read once and stay on the device; the state after each epoch is saved in
-    `data/checkpoints` until the learner is exported (`discard_checkpoint`), and the same training
-    resumes from it. The learner has the record of the training in both cases, so fastai's
-    `learn.recorder.plot_loss()` works.
-
-    Parameters
-    ----------
-    learn
-        Of `genre_learner`.
-    """
-    started, earlier = time.perf_counter(), 0.0
-    frozen, device = is_frozen(learn), learn.dls.device
-    if frozen:
-        _fit_head(learn)
-    else:
-        earlier = _fit_all_layers(learn)
-    dtype = (feature_dtype if frozen else training_dtype)(device.type)
-    learn.training_run = replace(
-        learn.training_run,
-        seconds=round(time.perf_counter() - started + earlier, 1),
-        device=device_name(device),
-        precision=precision_name(dtype),
-        threads=1 if frozen else torch.get_num_threads(),
-    )
-
-
-def _fit_head(learn):
-    """Train the head on the frozen body's features."""
-    dls = feature_dataloaders(learn)
-    head = Learner(
-        dls, learn.model[1], loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
-    )
-    head.logger = learn.logger
-    if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
-        head.remove_cb(ProgressCallback)
-    recipe = RECIPES[learn.training_run.recipe]
-    with one_thread():
-        head.fit_one_cycle(recipe.freeze_epochs, wd=recipe.weight_decay)
-    for name in ("values", "losses", "iters", "lrs", "metric_names"):
-        setattr(learn.recorder, name, getattr(head.recorder, name))
-
-
-def _fit_all_layers(learn):
-    """Train all layers on preloaded images; returns the seconds of an earlier, interrupted run."""
-    recipe = RECIPES[learn.training_run.recipe]
-    learn.training_run = replace(learn.training_run, checkpoint=checkpoint_file(learn))
-    checkpoint, from_files = Checkpoint(learn.training_run.checkpoint), learn.dls
-    learn.dls = DataLoaders(*map(_preload, from_files.loaders), device=from_files.device)
-    try:
-        with mixed_precision(learn), learn.added_cbs(checkpoint):
-            if learn.training_run.weights == FROM_SCRATCH:
-                learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, 3e-3)
-            else:
-                learn.fine_tune(recipe.epochs, freeze_epochs=recipe.freeze_epochs)
-    finally:
-        learn.dls = from_files
-    return checkpoint.seconds
-
-
-def discard_checkpoint(learn: Learner) -> None:
-    """Delete the checkpoint of a training whose result is kept elsewhere."""
-    if learn.training_run.checkpoint is not None:
-        learn.training_run.checkpoint.unlink(missing_ok=True)
-
-
-def _preload(dl):
-    """A DataLoader with the same batches, from images that are read now and lie on the device."""
-    images, genres = to_device(dl.create_batch([dl.do_item(i) for i in range(dl.n)]), dl.device)
-    return tensor_dataloader(dl, images, genres)
 
 
 def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:

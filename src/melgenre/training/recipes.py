@@ -20,6 +20,13 @@ class Recipe:
         Label smoothing of the loss.
     weight_decay
         Of the optimiser (AdamW) while the body is frozen; None: torch's own, 0.01.
+    lr, lr_ratio
+        Largest learning rate of the last layers once all layers are trained, and how many times
+        smaller that of the first ones is.
+    averaging
+        Share of the averaged weights that stays after a batch of fine-tuning.
+    augmentation
+        Names in `melgenre.training.augment.AUGMENTATIONS`.
     """
 
     body: str
@@ -27,6 +34,10 @@ class Recipe:
     epochs: int = 0
     smoothing: float = 0.0
     weight_decay: float | None = None
+    lr: float = 1e-3
+    lr_ratio: float = 10.0
+    averaging: float = 0.98
+    augmentation: tuple[str, ...] = ()
 
 
 RECIPES = {
@@ -37,7 +48,8 @@ RECIPES = {
     # The original project's: a head on the last layer, pretrained and frozen.
     "frozen-head": Recipe("whole", freeze_epochs=10),
     # The head first, then all layers, the early ones at smaller learning rates.
-    "fine-tune": Recipe("whole", freeze_epochs=10, epochs=3),
+    "fine-tune": Recipe("whole", freeze_epochs=10, epochs=20),
+    "fine-tune-texture": Recipe("texture", freeze_epochs=30, epochs=20, smoothing=0.1),
     # To see that everything runs: the tests use it.
     "smoke-test": Recipe("whole", freeze_epochs=1, epochs=3),
 }
