@@ -93,7 +93,7 @@ gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one, record times
 model: $(VENV)/.run  ## train the built-in model (needs all of GTZAN)
 	$(BIN)/python $(QUIET) scripts/make_model.py
 
-results: $(VENV)/.run  ## train all models under all protocols, 3 seeds each; renew table and notebook 08
+results: $(VENV)/.run  ## train all models under all protocols, 3 seeds each; renew tables and notebook 08
 	$(BIN)/python $(QUIET) scripts/make_results.py
 	$(BIN)/python $(QUIET) scripts/results_table.py
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
@@ -104,7 +104,7 @@ check: $(VENV)/.run  ## compute every committed result again from its prediction
 kill: $(VENV)/.test  ## kill each operation that writes files 25 times, and check its files
 	$(BIN)/python -W ignore fuzz/kill.py --kills 25 --record fuzz/kills.json
 
-notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the README's table
+notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the tables of results
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place
 	$(BIN)/python $(QUIET) scripts/results_table.py
 

@@ -322,7 +322,7 @@ OPERATIONS = {
     "unpack": Operation(unpack_archive, make_archive, check_unpacked),
     "export": Operation(export, make_older_model, check_model, model_content),
     "results": Operation(record_results, check=check_results, content=results_content),
-    "decisions": Operation(annotate, check=check_annotations),  # its name in kills.json
+    "annotations": Operation(annotate, check=check_annotations),
     "feature cache": Operation(feature_cache, make_images),
     "training": Operation(train, make_images, content=training_content),
 }

@@ -65,6 +65,7 @@ app({arguments!r}, standalone_mode=False)
     assert (tmp_path / "g.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.slow
 def test_importing_inference_and_the_shell_loads_no_package_of_the_extras():
     program = """
 import importlib, pkgutil, melgenre.cli, melgenre.inference

@@ -148,6 +148,7 @@ def test_a_network_of_timm_is_trained_exported_and_loaded_with_textures(images, 
         np.testing.assert_allclose(found, probabilities(pickled), atol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_ood_score_is_one_for_features_like_those_of_the_training():
     torch.manual_seed(0)
@@ -198,6 +199,7 @@ def test_the_built_in_backbone_has_the_checksum_in_the_notice():
     assert sum(parameter.numel() for parameter in backbone.parameters()) == 55_504
 
 
+@pytest.mark.slow
 def test_the_built_in_backbone_needs_no_download(offline, images):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     learn = genre_learner(image_dataloaders(few), BUILT_IN, "linear")

@@ -90,6 +90,7 @@ from .evaluation.report import (
     compare_models as compare_models,
     plot_published as plot_published,
     plot_results as plot_results,
+    plot_slopes as plot_slopes,
     results_table as results_table,
 )
 from .evaluation.results import (

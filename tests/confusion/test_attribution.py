@@ -68,6 +68,7 @@ def test_the_model_may_be_on_the_gpu(learner, images):
     assert on_gpu[1].numpy() == pytest.approx(on_cpu[1].numpy(), abs=1e-2)
 
 
+@pytest.mark.slow
 def test_black_pixels_have_no_attribution(learner, images, tmp_path):
     pixels = np.array(Image.open(images["image"].iloc[0]))
     pixels[:64] = 0  # the upper bands are silent

@@ -224,6 +224,7 @@ def test_a_clip_without_an_image_gets_a_sentence_instead_of_attribution(learner,
         assert "has no image file" in answer["error"]
 
 
+@pytest.mark.slow
 def test_a_fastai_learner_of_other_images_works_too(tmp_path, send):
     rng = np.random.default_rng(0)
     for genre in ODD[1:3]:
@@ -303,6 +304,7 @@ def test_a_genre_that_the_page_adds_to_the_matrix_stays_unknown(browser, send):
     assert "unknown selection" in answer["error"]
 
 
+@pytest.mark.slow
 def test_the_standalone_page_contains_no_paths_and_no_markup_of_names(browser, tmp_path):
     file = browser.to_html(tmp_path / "page.html", clips_per_cell=1, seconds=2)
     assert file == tmp_path / "page.html"

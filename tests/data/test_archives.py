@@ -292,6 +292,7 @@ def test_an_outer_folder_may_hold_one_of_its_own_name(tmp_path):
 UNPACKER = "import sys; from melgenre.data.archives import unpack; unpack(*sys.argv[1:3])"
 
 
+@pytest.mark.slow
 def test_the_files_of_killed_runs_are_deleted(tmp_path):
     content = os.urandom(200_000)
     archive = make_tar(tmp_path / "archive", {f"jazz/{i}.wav": content for i in range(60)})

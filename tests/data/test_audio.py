@@ -413,6 +413,7 @@ def test_a_rate_that_no_music_has_is_refused(rate):
             read(wav_of(rate))
 
 
+@pytest.mark.slow
 def test_more_channels_than_any_recording_has_are_refused_unread(tmp_path):
     assert len(load_audio(wav_of(22050, channels=8)))
     with pytest.raises(AudioError, match="9 channels; at most 8 are read. Convert"):
@@ -497,6 +498,7 @@ def test_a_file_without_permission_gets_a_sentence(tmp_path, write_song):
         load_audio(song)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["mp3", "m4a", "ogg", "flac", "wav"])
 def test_a_damaged_file_is_read_or_gets_a_sentence_and_never_another_error(
     tmp_path, write_song, suffix, capfd

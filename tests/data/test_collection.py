@@ -374,6 +374,7 @@ def test_the_metadata_is_the_published_one(gtzan):
     pd.testing.assert_frame_equal(gtzan_metadata()[published.columns], published, check_like=True)
 
 
+@pytest.mark.slow
 def test_real_clips_are_verified(gtzan, tmp_path):
     tracks = find_tracks(gtzan)
     problems = verify_gtzan(tracks)

@@ -102,6 +102,7 @@ class TestFromTheWeb:
         target = download(server.url, tmp_path / "music.tar.gz", progress=False)
         assert target.read_bytes() == server.handler.content
 
+    @pytest.mark.slow
     def test_two_processes_download_one_file_once(self, server, tmp_path):
         target = tmp_path / "music.tar.gz"
         server.handler.pause = 0.01

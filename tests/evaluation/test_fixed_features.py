@@ -143,6 +143,7 @@ def test_recorded_features_are_in_the_table_of_results_with_a_paired_test(
     assert test["p_value"] == pytest.approx(second.loc["fault-filtered", "p_value"], abs=0.005)
 
 
+@pytest.mark.slow
 def test_results_of_another_collection_are_not_compared(
     tracks, informative, noise, two_protocols, tmp_path
 ):

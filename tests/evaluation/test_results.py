@@ -4,6 +4,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from melgenre.evaluation.report import (
     compare_models,
     plot_published,
     plot_results,
+    plot_slopes,
     results_table as table_of_results,
 )
 from melgenre.evaluation.results import (
@@ -28,7 +30,7 @@ from melgenre.evaluation.run import Run
 
 sys.path.append(str(ROOT / "scripts"))
 from check_results import differences, unknown_tracks  # noqa: E402
-from results_table import with_table  # noqa: E402
+from results_table import short, with_table  # noqa: E402
 
 RUNS = [run for _, run in load_results(ROOT / "results").iterrows()]
 
@@ -38,9 +40,18 @@ def test_all_committed_runs_are_loaded():
 
 
 @pytest.mark.slow
-def test_the_table_of_the_readme_has_the_committed_results():
-    readme = (ROOT / "README.md").read_text()
-    assert with_table(readme, ROOT / "results") == readme
+def test_the_readmes_have_the_committed_results():
+    table = table_of_results(ROOT / "results")
+    for file, shown in ("README.md", short(table)), ("results/README.md", table):
+        text = (ROOT / file).read_text()
+        assert with_table(text, shown) == text
+
+
+def test_the_readme_shows_only_its_four_columns(tmp_path):
+    for protocol in ("random", "random-10-fold", "fault-filtered"):
+        record_run(tmp_path, evaluated("small", protocol))
+    table = short(table_of_results(tmp_path))
+    assert list(table) == ["random 10-fold", "fault-filtered (443)"]
 
 
 @pytest.mark.slow
@@ -80,6 +91,12 @@ def example(*, jazz=(0.9, 0.1), seed=0):
     )  # fmt: skip
 
 
+def evaluated(model, protocol, **kwargs):
+    """A run of a model under a protocol."""
+    run = example(**kwargs)
+    return replace(run, model=model, result=evaluate(run.predictions, protocol))
+
+
 def test_a_run_is_recorded_and_replaces_an_earlier_run_of_its_seed(tmp_path):
     record_run(tmp_path, example(jazz=(0.1, 0.9)))
     record_run(tmp_path, example(seed=1))
@@ -90,6 +107,7 @@ def test_a_run_is_recorded_and_replaces_an_earlier_run_of_its_seed(tmp_path):
     assert kept["p_jazz"].tolist() == [0.877, 0.9]
 
 
+@pytest.mark.slow
 def test_runs_recorded_at_the_same_time_are_all_kept(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: record_run(tmp_path, example(seed=seed)), range(16)))
@@ -203,3 +221,36 @@ def test_the_plots_show_every_result():
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert "another" not in names, "it has another protocol"
     assert "theirs" in names and "resnet34, texture (train+valid)" in names
+
+
+def slopes(ax):
+    """The accuracies at the two ends of each line of a model, in %."""
+    return [list(line.get_ydata()) for line in ax.lines if list(line.get_xdata()) == [0, 1]]
+
+
+@pytest.mark.slow
+def test_the_slopes_fall_from_the_random_to_the_artist_filtered_folds():
+    summary = summarise_results(ROOT / "results")
+    ax = plot_slopes(ROOT / "results")
+    ends = summary.pivot(index="model", columns="protocol", values="accuracy") * 100
+    ends = ends.sort_values("artist-3-fold")
+    expected = ends[["random-10-fold", "artist-3-fold"]].to_numpy()
+    assert slopes(ax) == [pytest.approx(pair) for pair in expected]
+    for text, (model, row) in zip(ax.texts, ends.iterrows(), strict=True):
+        drop = row["random-10-fold"] - row["artist-3-fold"]
+        assert text.get_text() == f"{row['artist-3-fold']:.1f} (−{drop:.1f})  {model}"
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(box.overlaps(above) for box, above in pairwise(boxes))
+
+
+def test_a_slope_needs_a_random_and_an_artist_filtered_split(tmp_path):
+    record_run(tmp_path, evaluated("one", "random"))
+    record_run(tmp_path, evaluated("two", "random"))
+    (sentence,) = plot_slopes(tmp_path).texts
+    assert "No model was evaluated both" in sentence.get_text()
+    record_run(tmp_path, evaluated("two", "artist-split", jazz=(0.1, 0.1)))
+    ax = plot_slopes(tmp_path)
+    assert slopes(ax) == [[100.0, 50.0]]
+    assert [text.get_text() for text in ax.texts] == ["50.0 (−50.0)  two"]
+    titles = [text.get_text() for text in ax.get_xticklabels()]
+    assert titles == ["random 70/30", "artist-filtered 70/30"]

@@ -246,6 +246,7 @@ def test_many_workers_and_one_make_the_same_bytes(music, tmp_path):
         assert Path(a).read_bytes() == Path(b).read_bytes()
 
 
+@pytest.mark.slow
 def test_every_readable_song_of_a_messy_folder_becomes_an_image(messy_music, tmp_path, capfd):
     songs = find_audio_files(messy_music)
     tracks = pd.DataFrame({

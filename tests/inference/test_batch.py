@@ -136,6 +136,7 @@ def test_a_csv_of_another_model_is_started_anew(classifier, exported, songs, tmp
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_csv_with_the_column_names_of_an_earlier_version_is_resumed(
     classifier, songs, tmp_path, monkeypatch
 ):

@@ -40,6 +40,7 @@ def test_a_prediction_has_each_genre_with_its_probability(classifier, images):
     assert list(prediction.values()) == sorted(prediction.values(), reverse=True)
 
 
+@pytest.mark.slow
 def test_a_recording_is_decoded_once_for_prediction_timeline_and_plot(classifier, write_song,
                                                                       tmp_path):  # fmt: skip
     song = write_song(tmp_path / "song.wav", seconds=75)
@@ -140,6 +141,7 @@ def test_a_short_recording_is_one_window(classifier, tmp_path, write_song):
     assert len(windows) == 1
 
 
+@pytest.mark.slow
 def test_sounds_that_are_no_music_are_unsure(classifier):
     t = np.arange(31 * SAMPLE_RATE) / SAMPLE_RATE
     for name, y in {
@@ -321,6 +323,7 @@ def test_a_hub_that_cannot_be_reached_raises_a_model_error(monkeypatch):
         GenreClassifier.load("hf:somebody/of-music")
 
 
+@pytest.mark.slow
 def test_a_saved_copy_is_the_model_without_its_pickle(classifier, tmp_path, images):
     folder = classifier.save(tmp_path / "copy")
     assert {file.name for file in folder.iterdir()} == {
@@ -386,6 +389,7 @@ def test_a_missing_model_raises_a_model_error(tmp_path):
         GenreClassifier.load(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_a_model_of_a_newer_format_raises_a_model_error(exported, tmp_path):
     with pytest.raises(ModelError, match="is of format 99.*Update melgenre"):
         GenreClassifier.load(broken_copy(exported, tmp_path, format_version=99))
@@ -400,6 +404,7 @@ def test_a_config_that_does_not_fit_its_weights_raises_a_model_error(exported, t
         GenreClassifier.load(broken_copy(exported, tmp_path, **changes), backend="torch")
 
 
+@pytest.mark.slow
 def test_damaged_files_raise_a_model_error(exported, tmp_path):
     folder = broken_copy(exported, tmp_path, genres=["one"])
     with pytest.raises(ModelError, match="damaged: model.onnx has .* and config.json describes"):
@@ -432,6 +437,7 @@ def test_a_flipped_bit_is_found(exported, tmp_path, backend, name):
             GenreClassifier.load(folder, backend=backend)
 
 
+@pytest.mark.slow
 def test_files_of_two_models_are_not_mixed(exported, tmp_path):
     other = broken_copy(exported, tmp_path, genres=["d", "c", "b", "a"])
     shutil.copy(exported / "config.json", other)
@@ -441,6 +447,7 @@ def test_files_of_two_models_are_not_mixed(exported, tmp_path):
         GenreClassifier.load(other)
 
 
+@pytest.mark.slow
 def test_a_network_that_returns_nan_raises_a_model_error(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "nan")
     weights = load_file(folder / "model.safetensors")

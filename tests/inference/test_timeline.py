@@ -13,6 +13,7 @@ from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.timeline import plot_timeline
 
 
+@pytest.mark.slow
 def test_the_bands_are_the_probabilities(exported, images):
     classifier = GenreClassifier.load(exported)
     clips = [load_audio(path, duration=30) for path in images["path"].iloc[[0, 9]]]

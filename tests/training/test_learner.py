@@ -161,6 +161,7 @@ def test_the_number_of_threads_is_recorded_if_the_result_depends_on_it(
     assert len(names) == 2, "neither resumes from the other"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_network(images):
     dls = image_dataloaders(images)
     one, two = (
@@ -407,6 +408,7 @@ def test_a_full_disk_does_not_stop_a_training(images, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_an_export_never_replaces_a_folder_that_is_not_a_model(learner, tmp_path):
     (tmp_path / "my songs").mkdir()
     (tmp_path / "my songs" / "song.mp3").touch()
@@ -416,6 +418,7 @@ def test_an_export_never_replaces_a_folder_that_is_not_a_model(learner, tmp_path
     assert (tmp_path / "my songs" / "song.mp3").exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_diverged_is_not_exported(learner, tmp_path):
     broken = copy.deepcopy(learner.model)
     next(broken.parameters()).data[0] = float("nan")

@@ -267,7 +267,7 @@ function drawSwitch(label, requestOnce, show) {
       note.textContent = answer.error;
     } else {
       note.textContent = "";
-      show(box.checked, answer, note);
+      show(box.checked, answer);
     }
   });
   return make("label", {}, box, ` ${label} `, note);
@@ -353,15 +353,17 @@ function drawClip(clip, png, tools) {
   return card;
 }
 
-/* The checkbox that lays the attribution map over the mel-spectrogram. */
+/* The checkbox that lays the attribution map over the mel-spectrogram, with its legend. */
 function drawAttribution(screen, requestOnce, media) {
   const overlay = make("img", { className: "attribution", alt: "", hidden: true });
+  const legend = make("div", { className: "legend", hidden: true, data: { role: "status" } });
   screen.insertBefore(overlay, screen.lastChild);
-  return drawSwitch("Attribution", requestOnce, (on, answer, note) => {
+  screen.append(legend);
+  return drawSwitch("Attribution", requestOnce, (on, answer) => {
     if (!overlay.src) overlay.src = media.url(answer.buffers[0], "image/png");
-    overlay.hidden = !on;
+    overlay.hidden = legend.hidden = !on;
     screen.classList.toggle("attributed", on);
-    note.replaceChildren(...(on ? answer.genres : []).map((genre, i) =>
+    legend.replaceChildren(...answer.genres.map((genre, i) =>
       make("span", { className: i ? "for-true" : "for-predicted", textContent: `■ for ${genre} ` })));
   });
 }

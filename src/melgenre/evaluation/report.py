@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from sklearn.isotonic import IsotonicRegression
 
 from ..data.protocols import PROTOCOLS
 from .metrics import paired_permutation_test
 from .results import load_predictions, load_results, summarise_results
 
 ENOUGH_SEEDS = 3
+
+RANDOM = ("random-10-fold", "random")
+STRICT = ("artist-3-fold", "fault-filtered", "artist-split")
+"""The two ends of a slope: of each, the first protocol under which most models were evaluated."""
+
+LABEL_HEIGHT = 0.24
+"""Inches from one label of a slope to the next."""
 
 
 def results_table(folder: str | Path) -> pd.DataFrame:
@@ -57,6 +66,43 @@ def plot_results(folder: str | Path) -> Axes:
     ax.grid(axis="x", alpha=0.3)
     ax.set(xlabel="accuracy with its 95 % interval")
     ax.legend(bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_slopes(folder: str | Path) -> Axes:
+    """Plot how far the accuracy of each model drops from a random split to unseen artists.
+
+    Each line is a model: on the left its mean accuracy on the random split, on the right that on
+    the artist-filtered one, with the drop in points. Where no model was evaluated on both, the
+    plot is a sentence that says so.
+
+    Parameters
+    ----------
+    folder
+        With the results of `record_run`.
+    """
+    random, strict, ends = _slopes(summarise_results(folder))
+    if ends.empty:
+        _, ax = plt.subplots(figsize=(8, 1))
+        ax.set_axis_off()
+        ax.text(0, 0.5, "No model was evaluated both on a random split and on unseen artists.")
+        return ax
+    ends = 100 * ends.sort_values(strict)
+    bottom, top = ends.min().min() - 3, ends.max().max() + 3
+    height = LABEL_HEIGHT * max(len(ends) + 4, 14)
+    _, ax = plt.subplots(figsize=(9, height + 0.6))
+    heights = _apart(ends[strict], LABEL_HEIGHT * (top - bottom) / height)
+    colours = plt.cm.viridis(np.linspace(0, 0.85, len(ends)))
+    for (model, row), y, colour in zip(ends.iterrows(), heights, colours, strict=True):
+        ax.plot([0, 1], row, "o-", color=colour)
+        ax.plot([1, 1.12], [row[strict], y], color=colour, linewidth=0.5, clip_on=False)
+        drop = f"{row[strict] - row[random]:+.1f}".replace("-", "−")
+        text = f"{row[strict]:.1f} ({drop})  {model}"
+        ax.text(1.14, y, text, va="center", fontsize=9)
+    ax.set_xticks([0, 1], [PROTOCOLS[random].title, PROTOCOLS[strict].title])
+    ax.set(xlim=(-0.1, 1.1), ylim=(bottom, top), ylabel="accuracy in %")
+    ax.grid(axis="y", alpha=0.3)
+    ax.figure.subplots_adjust(right=0.5)
     return ax
 
 
@@ -114,6 +160,22 @@ def plot_published(published: pd.DataFrame, folder: str | Path) -> Axes:
     ax.grid(axis="x", alpha=0.3)
     ax.legend()
     return ax
+
+
+def _slopes(summary):
+    """The random and the strict protocol that most models have, and their accuracies under both."""
+    table = summary.pivot_table(
+        index="model", columns="protocol", values="accuracy", aggfunc="last", sort=False
+    ).reindex(columns=[*RANDOM, *STRICT])
+    pairs = [[random, strict] for random in RANDOM for strict in STRICT]
+    pair = max(pairs, key=lambda pair: len(table[pair].dropna()))
+    return *pair, table[pair].dropna()
+
+
+def _apart(heights, gap):
+    """The nearest heights, by least squares, that are at least a gap apart; they are ascending."""
+    steps = gap * np.arange(len(heights))
+    return IsotonicRegression().fit_transform(steps, heights - steps) + steps
 
 
 def _in_order(summary):
