@@ -74,10 +74,19 @@ class BestEpoch(TrackerCallback):
     def __init__(self, patience: int):
         super().__init__(monitor="valid_loss")
         self.patience, self.waited, self.weights = patience, 0, {}
+        self.validated = False
+
+    def before_epoch(self) -> None:
+        """An epoch that a resumed training skips is not validated."""
+        self.validated = False
+
+    def after_validate(self) -> None:
+        """The epoch has a validation loss."""
+        self.validated = True
 
     def after_epoch(self) -> None:
         """Compare the epoch with the best one."""
-        if not self.recorder.values:  # an epoch that a resumed training skips
+        if not self.validated:
             return
         super().after_epoch()
         self.waited = 0 if self.new_best else self.waited + 1
