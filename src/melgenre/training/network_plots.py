@@ -63,8 +63,8 @@ def _texture_parts(body, image, layers, n_features):
     fine, coarse = body.fine(image), body.coarse(body.fine(enlarged))
     return [
         [
-            (layers, f"first layers, to 1/4\n{_shape(fine)}"),
-            (layers, f"image × 2, layers to 1/8\n{_shape(coarse)}"),
+            (layers, f"first layers,\nto 1/4 of the size\n{_shape(fine)}"),
+            (layers, f"image enlarged twice,\nlayers to 1/8\n{_shape(coarse)}"),
         ],
         [("data", f"mean and std\nover time\nin {body.zones} zones\n{n_features} features")],
     ]
@@ -96,8 +96,8 @@ def _draw_boxes(ax, columns):
                 text,
                 ha="center",
                 va="center",
-                fontsize=8,
-                bbox={"boxstyle": "round,pad=0.6", "facecolor": FILL[kind], "edgecolor": "grey"},
+                fontsize=9,
+                bbox={"boxstyle": "round,pad=0.5", "facecolor": FILL[kind], "edgecolor": "grey"},
             )
             for y, (kind, text) in zip(heights, column, strict=True)
         ]
@@ -147,23 +147,25 @@ def plot_feature_maps(learn: Learner, image: str | Path | np.ndarray, n: int = 2
     x = image_batch(learn, image).to(next(body.parameters()).device)
     with torch.no_grad():
         maps = body.fine(x).float()
-        mean, std = body.pool_statistics(maps).view(2, maps.shape[1], body.zones).cpu()
-    channels = std.mean(dim=1).argsort(descending=True)[:n].tolist()
+        statistics = body.pool_statistics(maps).view(2, maps.shape[1], body.zones)
+    mean, std = statistics.cpu().numpy()
+    channels = np.argsort(-std.mean(axis=1))[:n]
     settings = _settings(learn)
     figure, axes = plt.subplots(
         n + 1,
         3,
         figsize=(9, 1.7 * (n + 1)),
         width_ratios=(6, 1, 1),
+        sharex="col",
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    _show_map(axes[0, 0], x[0, 0], settings, "mel-spectrogram")
+    _show_map(axes[0, 0], x[0, 0].cpu().numpy(), settings, "mel-spectrogram")
     for ax in axes[0, 1:]:
         ax.set_axis_off()
     for row, channel in zip(axes[1:], channels, strict=True):
-        _show_map(row[0], maps[0, channel], settings, f"feature map {channel}")
+        _show_map(row[0], maps[0, channel].cpu().numpy(), settings, f"feature map {channel}")
         _draw_zones(row[1], mean[channel], settings, "#0072B2")
         _draw_zones(row[2], std[channel], settings, "#D55E00")
     axes[1, 1].set_title("mean", fontsize=10)
@@ -175,7 +177,7 @@ def plot_feature_maps(learn: Learner, image: str | Path | np.ndarray, n: int = 2
 def _show_map(ax, values, settings, title):
     """Show an image or a feature map over time and mel bands."""
     extent = (0, settings.duration, 0, settings.n_mels)
-    ax.imshow(values.cpu(), aspect="auto", cmap="magma", extent=extent)
+    ax.imshow(values, aspect="auto", cmap="magma", extent=extent)
     ax.set_ylabel("mel band")
     ax.set_title(title, fontsize=10)
 

@@ -107,7 +107,7 @@ def plot_reliability(learn: Learner) -> Axes:
     after = before ** (1 / temperature)  # logits that are divided by the temperature
     after /= after.sum(axis=1, keepdims=True)
     n_bins = 10 if len(correct) >= 10 * CLIPS_PER_BIN else 5
-    _, ax = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    _, ax = plt.subplots(figsize=(4.5, 5.2), layout="constrained")
     ax.plot([0, 1], [0, 1], ":", color="grey", label="perfect calibration")
     curves = {"before": before, f"after (temperature {temperature:.2f})": after}
     for (name, table), colour, marker in zip(curves.items(), COLOURS, "os", strict=False):
@@ -115,7 +115,6 @@ def plot_reliability(learn: Learner) -> Axes:
         share = bins["clips"] / len(correct)
         error = (share * (bins["accuracy"] - bins["confidence"]).abs()).sum()
         label = f"{name}: ECE {100 * error:.1f} %"
-        ax.plot(bins["confidence"], bins["accuracy"], color=colour, alpha=0.6)
         ax.scatter(
             bins["confidence"],
             bins["accuracy"],
@@ -123,12 +122,13 @@ def plot_reliability(learn: Learner) -> Axes:
             color=colour,
             marker=marker,
             alpha=0.6,
+            clip_on=False,
         )
         ax.plot([], [], color=colour, marker=marker, label=label)
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.04), aspect="equal")
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.grid(alpha=0.3)
     ax.set_title(f"{len(correct)} validation clips in {n_bins} bins", fontsize=10)
-    ax.legend(frameon=False, fontsize=9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     return ax
 
 
