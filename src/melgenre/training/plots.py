@@ -124,7 +124,7 @@ def plot_reliability(learn: Learner) -> Axes:
             alpha=0.6,
             clip_on=False,
         )
-        ax.plot([], [], color=colour, marker=marker, label=label)
+        ax.plot([], [], marker, color=colour, label=label)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.grid(alpha=0.3)
     ax.set_title(f"{len(correct)} validation clips in {n_bins} bins", fontsize=10)
