@@ -168,6 +168,16 @@ from .training.learner import (
     image_dataloaders as image_dataloaders,
     predict_tracks as predict_tracks,
 )
+from .training.network_plots import (
+    plot_feature_maps as plot_feature_maps,
+    plot_network as plot_network,
+)
+from .training.plots import (
+    RecordError as RecordError,
+    plot_learning_curves as plot_learning_curves,
+    plot_ood_scores as plot_ood_scores,
+    plot_reliability as plot_reliability,
+)
 from .training.recipes import RECIPES as RECIPES, Recipe as Recipe
 from .training.transfer import (
     transfer_learner as transfer_learner,

@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import (
@@ -24,6 +26,7 @@ from fastai.vision.all import (
     Learner,
     Normalize,
     OptimWrapper,
+    Recorder,
     accuracy,
     default_split,
     set_seed,
@@ -274,7 +277,9 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     if is_frozen(learn):
         probabilities = predict_features(learn, tracks)
     else:
-        with learn.no_bar(), learn.no_logging():
+        recorders = [one for one in learn.cbs if isinstance(one, Recorder)]
+        # Without the recorder, which would lose its record of the training.
+        with learn.no_bar(), learn.no_logging(), learn.removed_cbs(recorders):
             probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(tracks, num_workers=0))
     genres = list(learn.dls.vocab)
     columns = pd.DataFrame(
@@ -282,6 +287,23 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     )
     predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
     return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
+
+
+def image_batch(learn: Learner, image: str | Path | np.ndarray) -> torch.Tensor:
+    """A batch of one image, prepared as the DataLoaders of the learner prepare it.
+
+    Parameters
+    ----------
+    image : str, Path or np.ndarray [shape=(n_mels, columns), dtype=uint8]
+
+    Returns
+    -------
+    torch.Tensor [shape=(1, 3, n_mels, columns)]
+    """
+    if isinstance(image, np.ndarray):
+        image = np.stack([image] * 3, axis=-1)
+    (batch,) = learn.dls.test_dl([image], num_workers=0, bs=1).one_batch()
+    return torch.Tensor(batch)  # a plain tensor: fastai's subclass slows down every operation
 
 
 def _check_settings(learn, tracks):
