@@ -40,6 +40,8 @@ class Recipe:
     augmentation: tuple[str, ...] = ()
 
 
+ALL = ("time", "bands", "filter", "masks", "style")
+
 RECIPES = {
     # Textures of the early layers, pretrained and frozen, and a head that is trained on these.
     "texture": Recipe("texture", freeze_epochs=30, smoothing=0.1),
@@ -48,8 +50,17 @@ RECIPES = {
     # The original project's: a head on the last layer, pretrained and frozen.
     "frozen-head": Recipe("whole", freeze_epochs=10),
     # The head first, then all layers, the early ones at smaller learning rates.
-    "fine-tune": Recipe("whole", freeze_epochs=10, epochs=20),
-    "fine-tune-texture": Recipe("texture", freeze_epochs=30, epochs=20, smoothing=0.1),
+    "fine-tune": Recipe("whole", freeze_epochs=10, epochs=20, augmentation=ALL),
+    # The same for the textures, whose head is large: at smaller rates.
+    "fine-tune-texture": Recipe(
+        "texture",
+        freeze_epochs=30,
+        epochs=20,
+        smoothing=0.1,
+        lr=1e-4,
+        lr_ratio=2.0,
+        augmentation=ALL,
+    ),
     # To see that everything runs: the tests use it.
     "smoke-test": Recipe("whole", freeze_epochs=1, epochs=3),
 }
