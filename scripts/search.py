@@ -67,18 +67,19 @@ def parse():
     parser.add_argument("--note", default="")
     parser.add_argument("--augmentation", nargs="*", choices=list(AUGMENTATIONS))
     for one in fields(RECIPES["texture"]):
-        if one.name not in ("augmentation",):
-            kind = {"body": str, "freeze_epochs": int, "epochs": int}.get(one.name, float)
+        if one.name not in ("augmentation", "built_in"):
+            kind = one.type if isinstance(one.type, type) else float  # some may be None
             parser.add_argument("--" + one.name.replace("_", "-"), type=kind)
     return parser.parse_args()
 
 
 def chosen_recipe(options):
     """The recipe with the settings that are given."""
-    given = {one.name: getattr(options, one.name) for one in fields(RECIPES["texture"])}
-    if given["augmentation"] is not None:
+    names = {one.name for one in fields(RECIPES["texture"])}
+    given = {k: v for k, v in vars(options).items() if k in names and v is not None}
+    if "augmentation" in given:
         given["augmentation"] = tuple(given["augmentation"])
-    return replace(RECIPES[options.recipe], **{k: v for k, v in given.items() if v is not None})
+    return replace(RECIPES[options.recipe], **given)
 
 
 def cross_validate(split, options):

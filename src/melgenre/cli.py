@@ -184,9 +184,7 @@ def train(
     architecture: Annotated[
         str, typer.Option(help="A network of torchvision or timm, by name.")
     ] = "resnet34",
-    recipe: Annotated[
-        str, typer.Option(help=f"One of {', '.join(RECIPES)}.")
-    ] = "texture",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "texture",
     seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
     mel: Mel = None,
     quiet: Quiet = False,

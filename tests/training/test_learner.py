@@ -200,6 +200,9 @@ def test_without_imagenet_weights_the_built_in_backbone_gives_the_textures(image
     same = genre_learner(dls, "efficientnet_lite0", "texture", seed=1)
     for a, b in zip(learn.model.parameters(), same.model.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+    with pytest.warns(UserWarning, match="resnet18 cannot be.*first blocks of efficientnet_lite0"):
+        tuned = genre_learner(dls, "resnet18", "fine-tune").training_run
+    assert tuned.model == "efficientnet_lite0, fine-tune-texture"
 
 
 def test_errors_other_than_of_the_download_are_raised(images, monkeypatch):

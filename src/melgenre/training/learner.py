@@ -135,8 +135,8 @@ def genre_learner(
         A name in `melgenre.training.recipes.RECIPES`.
     pretrained
         Start from ImageNet weights, downloaded once. If the download fails, a warning is given, and
-        `melgenre.networks.BUILT_IN` takes the network's place where the recipe is one of textures;
-        other networks are trained from scratch.
+        `melgenre.networks.BUILT_IN` takes the network's place, with the recipe that
+        `Recipe.built_in` names; where it names none, the network is trained from scratch.
     seed
         Of the head's initial weights and the order of the images.
 
@@ -160,16 +160,17 @@ def genre_learner(
     except OSError as error:  # of the download: no connection, no such file, disk full
         if not pretrained:
             raise
-        textures = RECIPES[recipe].body != "whole"
+        built_in = RECIPES[recipe].built_in
         warnings.warn(
             f"The ImageNet weights of {architecture} cannot be downloaded ({_cause(error)}). "
-            + (WITH_BUILT_IN if textures else WITHOUT_WEIGHTS)
+            + (WITH_BUILT_IN if built_in else WITHOUT_WEIGHTS)
             + " Run this again when online.",
             MelgenreWarning,
             stacklevel=2,
         )
-        name = BUILT_IN if textures else architecture
-        return genre_learner(dls, name, recipe, pretrained=textures, seed=seed)
+        if built_in:
+            return genre_learner(dls, BUILT_IN, built_in, seed=seed)
+        return genre_learner(dls, architecture, recipe, pretrained=False, seed=seed)
     height, width = dls.one_batch()[0].shape[-2:]
     check_input_size(architecture, learn.model, height, width)
     weights = weights_source(architecture) if pretrained else FROM_SCRATCH
