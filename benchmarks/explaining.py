@@ -14,10 +14,11 @@ from bench import clips, keep, median, plot_bars, take_turns
 from fastai.learner import Learner
 from PIL import Image
 
-from melgenre.confusion.attribution import STEPS, attribution_maps, image_batch, smooth_maps
+from melgenre.confusion.attribution import STEPS, attribution_maps, smooth_maps
 from melgenre.features.images import load_center
 from melgenre.features.melspectrogram import melspectrogram_image
 from melgenre.training.exported import load_exported
+from melgenre.training.learner import image_batch
 
 CLIPS, ROUNDS, REFERENCE_STEPS = 20, 5, 64
 
@@ -58,7 +59,7 @@ def ways(learn: Learner, image: Path) -> dict[str, Callable[[], object]]:
         from captum.attr import IntegratedGradients
 
         x = image_batch(learn, image)
-        silence = image_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8))
+        silence = image_batch(learn, np.zeros(x.shape[-2:], dtype=np.uint8))
 
         def by_captum():
             IntegratedGradients(learn.model.eval()).attribute(
@@ -84,7 +85,7 @@ def agreement(learn: Learner, image: Path) -> tuple[float, float]:
         the root mean square of the changes.
     """
     x = image_batch(learn, image)
-    silence = image_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8))
+    silence = image_batch(learn, np.zeros(x.shape[-2:], dtype=np.uint8))
     with torch.no_grad():
         logits, baseline = learn.model.eval()(torch.cat([x, silence]))
     targets = logits.topk(2).indices

@@ -31,7 +31,8 @@ from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
 from melgenre.training.cached_features import extract_features
 from melgenre.training.export import export_learner
-from melgenre.training.learner import fit, genre_learner, image_dataloaders
+from melgenre.training.fit import fit
+from melgenre.training.learner import genre_learner, image_dataloaders
 
 GENRES = ["high", "low"]
 BODY = "squeezenet1_1"  # small: its export takes a second

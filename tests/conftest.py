@@ -21,12 +21,8 @@ from melgenre.data.synthetic.collection import make_synthetic_collection
 from melgenre.features.images import extract_melspectrograms
 from melgenre.training import calibration
 from melgenre.training.export import export_learner
-from melgenre.training.learner import (
-    fit,
-    genre_learner,
-    image_dataloaders,
-    predict_tracks,
-)
+from melgenre.training.fit import fit
+from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
 
 ROOT = Path(__file__).resolve().parent.parent
 

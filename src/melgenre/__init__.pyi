@@ -162,11 +162,21 @@ from .training.baselines import (
 )
 from .training.export import export_learner as export_learner
 from .training.exported import load_exported as load_exported, load_split as load_split
+from .training.fit import fit as fit
 from .training.learner import (
-    fit as fit,
     genre_learner as genre_learner,
     image_dataloaders as image_dataloaders,
     predict_tracks as predict_tracks,
+)
+from .training.network_plots import (
+    plot_feature_maps as plot_feature_maps,
+    plot_network as plot_network,
+)
+from .training.plots import (
+    RecordError as RecordError,
+    plot_learning_curves as plot_learning_curves,
+    plot_ood_scores as plot_ood_scores,
+    plot_reliability as plot_reliability,
 )
 from .training.recipes import RECIPES as RECIPES, Recipe as Recipe
 from .training.transfer import (

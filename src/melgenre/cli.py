@@ -17,6 +17,7 @@ import typer
 from . import __version__
 from .errors import MelgenreError, MelgenreWarning, extra_packages
 from .text import CONTROL, escape_control
+from .training.recipes import RECIPES
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -183,9 +184,7 @@ def train(
     architecture: Annotated[
         str, typer.Option(help="A network of torchvision or timm, by name.")
     ] = "resnet34",
-    recipe: Annotated[
-        str, typer.Option(help="texture, linear, frozen-head, fine-tune or smoke-test.")
-    ] = "texture",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "texture",
     seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
     mel: Mel = None,
     quiet: Quiet = False,

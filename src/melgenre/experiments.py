@@ -24,13 +24,8 @@ from .evaluation.run import Run
 from .training.baselines import LogisticRegression, NeuralNetwork
 from .training.cached_features import extract_features
 from .training.export import export_learner
-from .training.learner import (
-    discard_checkpoint,
-    fit,
-    genre_learner,
-    image_dataloaders,
-    predict_tracks,
-)
+from .training.fit import discard_checkpoint, fit
+from .training.learner import genre_learner, image_dataloaders, predict_tracks
 from .training.transfer import transfer_learner
 
 BASELINES = {

@@ -118,9 +118,13 @@ class TextureBackbone(nn.Module):
         """Images [shape=(batch, 3, n_mels, columns)] -> textures [shape=(batch, d)]."""
         enlarged = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         maps = self.fine(x), self.coarse(self.fine(enlarged))
-        return torch.cat([self._pool_statistics(one.float()) for one in maps], dim=1)
+        return torch.cat([self.pool_statistics(one.float()) for one in maps], dim=1)
 
-    def _pool_statistics(self, maps):
+    def pool_statistics(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps [shape=(batch, channels, ...)] -> [shape=(batch, 2 * channels * zones)].
+
+        First the means of all channels and zones, then the standard deviations.
+        """
         mean = adaptive_avg_pool2d(maps, (self.zones, 1))
         mean_square = adaptive_avg_pool2d(maps**2, (self.zones, 1))
         std = (mean_square - mean**2).clamp(min=1e-6).sqrt()

@@ -8,7 +8,8 @@ from PIL import Image
 from melgenre.confusion.attribution import STEPS, attribution_maps, embed_images, nearest
 from melgenre.networks import BUILT_IN
 from melgenre.training.exported import load_exported
-from melgenre.training.learner import fit, genre_learner, image_dataloaders
+from melgenre.training.fit import fit
+from melgenre.training.learner import genre_learner, image_dataloaders
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from melgenre.data.synthetic.collection import GENRES, make_synthetic_collection
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {
     "RECIPE": "smoke-test",
+    "WHOLE": "smoke-test",
+    "TUNED": "smoke-test",
     "ARCHITECTURE": "mobilenet_v3_small",
     "MODEL": "mobilenet_v3_small",
 }

@@ -23,11 +23,12 @@ from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError
 from melgenre.networks import TextureBackbone
 from melgenre.training import export, recipes
+from melgenre.training.augment import AUGMENTATIONS
 from melgenre.training.cached_features import extract_features
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
+from melgenre.training.fit import fit
 from melgenre.training.learner import (
-    fit,
     genre_learner,
     image_dataloaders,
     is_frozen,
@@ -98,7 +99,12 @@ def test_the_guard_raises_an_error_if_devices_mix():
 @pytest.mark.parametrize("recipe", ["texture", "frozen-head", "fine-tune", "smoke-test"])
 @pytest.mark.filterwarnings("ignore:.*from a non-meta parameter in the checkpoint")
 def test_train_export_load_and_predict(recipe, pretrained, device, few, tmp_path, monkeypatch):
-    short = replace(recipes.RECIPES[recipe], freeze_epochs=1)
+    short = replace(
+        recipes.RECIPES[recipe],
+        freeze_epochs=1,
+        epochs=min(2, recipes.RECIPES[recipe].epochs),
+        augmentation=tuple(AUGMENTATIONS),
+    )
     monkeypatch.setitem(recipes.RECIPES, recipe, short)
     learn = genre_learner(image_dataloaders(few), "resnet18", recipe, pretrained=False)
     if pretrained:  # as if its weights were ImageNet's

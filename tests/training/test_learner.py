@@ -29,19 +29,19 @@ from melgenre.networks import (
     get_architecture,
     weights_source,
 )
+from melgenre.training.augment import AUGMENTATIONS
 from melgenre.training.cached_features import extract_features
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported, load_split
+from melgenre.training.fit import _preload, discard_checkpoint, fit
 from melgenre.training.learner import (
     RecipeError,
-    _preload,
-    discard_checkpoint,
-    fit,
     genre_learner,
     image_dataloaders,
     predict_tracks,
 )
 from melgenre.training.precision import mixed_precision
+from melgenre.training.recipes import RECIPES, Recipe
 
 
 def test_images_reach_the_network_without_resizing(images):
@@ -200,6 +200,9 @@ def test_without_imagenet_weights_the_built_in_backbone_gives_the_textures(image
     same = genre_learner(dls, "efficientnet_lite0", "texture", seed=1)
     for a, b in zip(learn.model.parameters(), same.model.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+    with pytest.warns(UserWarning, match="resnet18 cannot be.*first blocks of efficientnet_lite0"):
+        tuned = genre_learner(dls, "resnet18", "fine-tune").training_run
+    assert tuned.model == "efficientnet_lite0, fine-tune-texture"
 
 
 def test_errors_other_than_of_the_download_are_raised(images, monkeypatch):
@@ -512,17 +515,21 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed_in", [1, 2, 4])
+@pytest.mark.parametrize("part", ["test", "valid"])
+@pytest.mark.parametrize("killed_in", [1, 2, 3])
 def test_an_interrupted_training_resumes_and_gives_the_same_weights(
-    images, tmp_path, monkeypatch, killed_in
+    images, tmp_path, monkeypatch, killed_in, part
 ):
-    """`smoke-test` as if from ImageNet weights: one epoch of the head, then three of all layers."""
+    """Fine-tuning as if from ImageNet weights: one epoch of the head, then three of all layers."""
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
+    recipe = Recipe("whole", freeze_epochs=1, epochs=3, augmentation=tuple(AUGMENTATIONS))
+    monkeypatch.setitem(RECIPES, "fine-tune", recipe)
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
+    few = few.assign(split=few["split"].replace("test", part))  # of `valid`, the best epoch is kept
 
     def train(*callbacks):
-        learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
+        learn = genre_learner(image_dataloaders(few), "resnet18", "fine-tune", pretrained=False)
         as_if_pretrained(learn)
         learn.add_cbs(callbacks)
         with learn.no_bar(), learn.no_logging():
@@ -555,6 +562,33 @@ def test_an_interrupted_training_resumes_and_gives_the_same_weights(
     assert len(list((tmp_path / "data" / "checkpoints").iterdir())) == 1
     discard_checkpoint(resumed)
     assert not list((tmp_path / "data" / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_fine_tuning_keeps_the_average_of_the_weights_and_the_best_epoch_on_valid(
+    images, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    recipe = Recipe("whole", freeze_epochs=1, epochs=4, lr=0.3)  # so large that it diverges
+    monkeypatch.setitem(RECIPES, "fine-tune", recipe)
+    few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
+    losses, accuracies = {}, {}
+    for part in ("test", "valid"):
+        split = few.assign(split=few["split"].replace("test", part))
+        learn = genre_learner(image_dataloaders(split), "resnet18", "fine-tune", pretrained=False)
+        as_if_pretrained(learn)
+        norms = {k: v.clone() for k, v in learn.model[0].state_dict().items() if "bn" in k}
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        for name, before in norms.items():
+            torch.testing.assert_close(learn.model[0].state_dict()[name], before, atol=0, rtol=0)
+        losses[part] = [float(epoch[1]) for epoch in learn.recorder.values]
+        with learn.no_bar(), learn.no_logging():
+            accuracies[part] = float(learn.validate()[0])
+    assert losses["valid"] == losses["test"]
+    assert losses["test"][-1] > min(losses["test"])
+    assert accuracies["test"] == pytest.approx(losses["test"][-1], rel=0.01)
+    assert accuracies["valid"] == pytest.approx(min(losses["valid"]), rel=0.01)
 
 
 @pytest.mark.slow
@@ -713,15 +747,18 @@ def test_preloaded_images_give_the_same_batches(images):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_with_new_and_with_cached_features(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", ["texture", "frozen-head"])
+def test_training_is_the_same_with_new_and_with_cached_features(
+    images, tmp_path, monkeypatch, recipe
+):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
     heads = []
     for _ in range(2):
-        learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
+        learn = genre_learner(image_dataloaders(few), "resnet18", recipe, pretrained=False)
         as_if_pretrained(learn)
         with learn.no_bar(), learn.no_logging():
             fit(learn)
         heads.append(learn.model[1].state_dict())
     for name, tensor in heads[0].items():
-        torch.testing.assert_close(tensor, heads[1][name])
+        torch.testing.assert_close(tensor, heads[1][name], atol=0, rtol=0)

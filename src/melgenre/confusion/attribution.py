@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn.functional import normalize
 
 from ..training.cached_features import extract_features
-from ..training.learner import is_frozen
+from ..training.learner import image_batch, is_frozen
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -51,7 +51,7 @@ def attribution_maps(
     model = learn.model.eval()
     device = next(model.parameters()).device
     x = image_batch(learn, image).to(device)
-    silence = image_batch(learn, np.zeros((*x.shape[-2:], 3), dtype=np.uint8)).to(device)
+    silence = image_batch(learn, np.zeros(x.shape[-2:], dtype=np.uint8)).to(device)
     targets = [learn.dls.vocab.o2i[genre] for genre in genres]
     gradients = torch.zeros(len(genres), *x.shape[1:], device=device)
     # One point at a time: larger batches are no faster on a CPU, and need more memory.
@@ -79,21 +79,6 @@ def smooth_maps(maps: np.ndarray) -> np.ndarray:
     np.ndarray [shape=(n, n_mels, columns)]
     """
     return np.stack([gaussian_filter(points, (2, 4)) for points in maps]).clip(min=0)
-
-
-def image_batch(learn: Learner, image: str | Path | np.ndarray) -> torch.Tensor:
-    """A batch of one image, prepared as the DataLoaders of the learner prepare it.
-
-    Parameters
-    ----------
-    image : str, Path or np.ndarray [shape=(n_mels, columns, 3), dtype=uint8]
-
-    Returns
-    -------
-    torch.Tensor [shape=(1, 3, n_mels, columns)]
-    """
-    (batch,) = learn.dls.test_dl([image], num_workers=0, bs=1).one_batch()
-    return torch.Tensor(batch)  # a plain tensor: fastai's subclass slows down every operation
 
 
 def embed_images(learn: Learner, tracks: pd.DataFrame) -> torch.Tensor:

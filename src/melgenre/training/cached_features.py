@@ -64,7 +64,8 @@ def extract_features(
         some = new.iloc[start : start + SAVED_TOGETHER]
         computed = _compute(learn, body, some, dtype)
         cached = _save(file, dict(zip(some["key"], computed, strict=True)))
-    return np.stack([cached[key] for key in keys])
+    # New and cached ones in the same order in memory, so that sums of them have the same bits.
+    return np.ascontiguousarray(np.stack([cached[key] for key in keys]))
 
 
 def _save(file, computed):

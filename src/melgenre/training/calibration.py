@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from fastai.vision.all import Learner
 from scipy.optimize import minimize_scalar
@@ -35,7 +36,7 @@ def calibrate(learn: Learner) -> dict[str, Any]:
         are fewer than `FEWEST_CLIPS`); `tracks`, their number.
     """
     items = learn.dls.valid_ds.items
-    logits, ood_scores = _logits_and_scores(learn, items)
+    logits, ood_scores = logits_and_scores(learn, items)
     genres = torch.tensor([learn.dls.vocab.o2i[genre] for genre in items["genre"]])
 
     def loss(log_temperature):
@@ -51,7 +52,7 @@ def calibrate(learn: Learner) -> dict[str, Any]:
     }
 
 
-def _logits_and_scores(learn, items):
+def logits_and_scores(learn: Learner, items: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [shape=(n, n_genres)] and out-of-distribution scores [shape=(n,)] of some clips."""
     body, head = learn.model.eval()
     with torch.no_grad():
@@ -63,6 +64,38 @@ def _logits_and_scores(learn, items):
         device = next(head.parameters()).device
         outputs = head_with_ood_score(head, features.float().to(device))
     return tuple(part.cpu() for part in outputs)
+
+
+def calibration_bins(confidence: np.ndarray, correct: np.ndarray, n_bins: int) -> pd.DataFrame:
+    """Confidence and accuracy of predictions that are grouped by their confidence.
+
+    Guo et al., "On calibration of modern neural networks" (2017), call the mean distance between
+    the two, weighted by `clips`, the expected calibration error.
+
+    Parameters
+    ----------
+    confidence : np.ndarray [shape=(n,)]
+        The probability of each prediction, between 0 and 1.
+    correct : np.ndarray [shape=(n,), dtype=bool]
+    n_bins
+        Bins of the same width between 0 and 1.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per bin that is not empty: `confidence` and `accuracy`, which are means, and
+        `clips`, their number.
+
+    Examples
+    --------
+    >>> calibration_bins(np.array([0.4, 0.9, 1.0]), np.array([False, True, False]), n_bins=2)
+       confidence  accuracy  clips
+    0        0.40       0.0      1
+    1        0.95       0.5      2
+    """
+    bins = np.minimum((n_bins * confidence).astype(int), n_bins - 1)
+    groups = pd.DataFrame({"confidence": confidence, "accuracy": correct}).groupby(bins)
+    return groups.mean().assign(clips=groups.size())
 
 
 def calibrated_copy(model: nn.Sequential, temperature: float) -> nn.Sequential:

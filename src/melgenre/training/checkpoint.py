@@ -121,7 +121,13 @@ class Checkpoint(Callback):
             "loaders": [dl.rng.getstate() for dl in self.learn.dls.loaders],
             "recorder": {name: [_plain(x) for x in getattr(recorder, name)] for name in RECORDED},
             "smooth_loss": (recorder.smooth_loss.count, _plain(recorder.smooth_loss.val)),
+            "callbacks": {name: callback.state_dict() for name, callback in self._others()},
         }
+
+    def _others(self):
+        """Name and object of the callbacks that have a state of their own."""
+        # Of their class: fastai's callbacks have all attributes of their learner.
+        return [(one.name, one) for one in self.learn.cbs if hasattr(type(one), "state_dict")]
 
     def _restore(self):
         state, self.state = self.state, None
@@ -139,6 +145,8 @@ class Checkpoint(Callback):
         smooth = self.learn.recorder.smooth_loss
         smooth.count, loss = state["smooth_loss"]
         smooth.val = torch.tensor(loss)
+        for name, callback in self._others():
+            callback.load_state_dict(state["callbacks"][name])
 
 
 def _plain(value):

@@ -33,7 +33,7 @@ from ..inference.model_folder import (
 from ..networks import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
 from ..text import printable, spreadsheet_safe
 from .calibration import calibrate, calibrated_copy
-from .learner import discard_checkpoint
+from .fit import discard_checkpoint
 from .model_card import model_card
 from .recipes import RECIPES
 

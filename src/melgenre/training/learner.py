@@ -5,14 +5,14 @@ squeezed or flipped, since up and down is pitch and left and right is time.
 """
 
 import socket
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import (
@@ -26,11 +26,10 @@ from fastai.vision.all import (
     Learner,
     Normalize,
     OptimWrapper,
-    ProgressCallback,
+    Recorder,
     accuracy,
     default_split,
     set_seed,
-    to_device,
     vision_learner,
 )
 
@@ -48,16 +47,7 @@ from ..networks import (
     get_architecture,
     weights_source,
 )
-from .cached_features import feature_dataloaders, predict_features, tensor_dataloader
-from .checkpoint import Checkpoint, checkpoint_file
-from .precision import (
-    device_name,
-    feature_dtype,
-    mixed_precision,
-    one_thread,
-    precision_name,
-    training_dtype,
-)
+from .cached_features import predict_features
 from .recipes import FROM_SCRATCH, RECIPES
 
 DOWNLOAD_SECONDS = 20
@@ -145,8 +135,8 @@ def genre_learner(
         A name in `melgenre.training.recipes.RECIPES`.
     pretrained
         Start from ImageNet weights, downloaded once. If the download fails, a warning is given, and
-        `melgenre.networks.BUILT_IN` takes the network's place where the recipe is one of textures;
-        other networks are trained from scratch.
+        `melgenre.networks.BUILT_IN` takes the network's place, with the recipe that
+        `Recipe.built_in` names; where it names none, the network is trained from scratch.
     seed
         Of the head's initial weights and the order of the images.
 
@@ -170,16 +160,17 @@ def genre_learner(
     except OSError as error:  # of the download: no connection, no such file, disk full
         if not pretrained:
             raise
-        textures = RECIPES[recipe].body != "whole"
+        built_in = RECIPES[recipe].built_in
         warnings.warn(
             f"The ImageNet weights of {architecture} cannot be downloaded ({_cause(error)}). "
-            + (WITH_BUILT_IN if textures else WITHOUT_WEIGHTS)
+            + (WITH_BUILT_IN if built_in else WITHOUT_WEIGHTS)
             + " Run this again when online.",
             MelgenreWarning,
             stacklevel=2,
         )
-        name = BUILT_IN if textures else architecture
-        return genre_learner(dls, name, recipe, pretrained=textures, seed=seed)
+        if built_in:
+            return genre_learner(dls, BUILT_IN, built_in, seed=seed)
+        return genre_learner(dls, architecture, recipe, pretrained=False, seed=seed)
     height, width = dls.one_batch()[0].shape[-2:]
     check_input_size(architecture, learn.model, height, width)
     weights = weights_source(architecture) if pretrained else FROM_SCRATCH
@@ -263,82 +254,6 @@ def is_frozen(learn: Learner) -> bool:
     return run.weights != FROM_SCRATCH and not RECIPES[run.recipe].epochs
 
 
-def fit(learn: Learner) -> None:
-    """Train by the learner's recipe; a network from scratch trains all layers throughout.
-
-    Where the body stays frozen, its features are computed once and cached in `data/features`, and
-    the head is trained on these: the second training takes seconds. Where all layers are trained,
-    the images are read once and stay on the device; the state after each epoch is saved in
-    `data/checkpoints` until the learner is exported (`discard_checkpoint`), and the same training
-    resumes from it. The learner has the record of the training in both cases, so fastai's
-    `learn.recorder.plot_loss()` works.
-
-    Parameters
-    ----------
-    learn
-        Of `genre_learner`.
-    """
-    started, earlier = time.perf_counter(), 0.0
-    frozen, device = is_frozen(learn), learn.dls.device
-    if frozen:
-        _fit_head(learn)
-    else:
-        earlier = _fit_all_layers(learn)
-    dtype = (feature_dtype if frozen else training_dtype)(device.type)
-    learn.training_run = replace(
-        learn.training_run,
-        seconds=round(time.perf_counter() - started + earlier, 1),
-        device=device_name(device),
-        precision=precision_name(dtype),
-        threads=1 if frozen else torch.get_num_threads(),
-    )
-
-
-def _fit_head(learn):
-    """Train the head on the frozen body's features."""
-    dls = feature_dataloaders(learn)
-    head = Learner(
-        dls, learn.model[1], loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
-    )
-    head.logger = learn.logger
-    if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
-        head.remove_cb(ProgressCallback)
-    recipe = RECIPES[learn.training_run.recipe]
-    with one_thread():
-        head.fit_one_cycle(recipe.freeze_epochs, wd=recipe.weight_decay)
-    for name in ("values", "losses", "iters", "lrs", "metric_names"):
-        setattr(learn.recorder, name, getattr(head.recorder, name))
-
-
-def _fit_all_layers(learn):
-    """Train all layers on preloaded images; returns the seconds of an earlier, interrupted run."""
-    recipe = RECIPES[learn.training_run.recipe]
-    learn.training_run = replace(learn.training_run, checkpoint=checkpoint_file(learn))
-    checkpoint, from_files = Checkpoint(learn.training_run.checkpoint), learn.dls
-    learn.dls = DataLoaders(*map(_preload, from_files.loaders), device=from_files.device)
-    try:
-        with mixed_precision(learn), learn.added_cbs(checkpoint):
-            if learn.training_run.weights == FROM_SCRATCH:
-                learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, 3e-3)
-            else:
-                learn.fine_tune(recipe.epochs, freeze_epochs=recipe.freeze_epochs)
-    finally:
-        learn.dls = from_files
-    return checkpoint.seconds
-
-
-def discard_checkpoint(learn: Learner) -> None:
-    """Delete the checkpoint of a training whose result is kept elsewhere."""
-    if learn.training_run.checkpoint is not None:
-        learn.training_run.checkpoint.unlink(missing_ok=True)
-
-
-def _preload(dl):
-    """A DataLoader with the same batches, from images that are read now and lie on the device."""
-    images, genres = to_device(dl.create_batch([dl.do_item(i) for i in range(dl.n)]), dl.device)
-    return tensor_dataloader(dl, images, genres)
-
-
 def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     """Predict the genre of each track.
 
@@ -363,7 +278,9 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     if is_frozen(learn):
         probabilities = predict_features(learn, tracks)
     else:
-        with learn.no_bar(), learn.no_logging():
+        recorders = [one for one in learn.cbs if isinstance(one, Recorder)]
+        # Without the recorder, which would lose its record of the training.
+        with learn.no_bar(), learn.no_logging(), learn.removed_cbs(recorders):
             probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(tracks, num_workers=0))
     genres = list(learn.dls.vocab)
     columns = pd.DataFrame(
@@ -371,6 +288,23 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     )
     predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
     return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
+
+
+def image_batch(learn: Learner, image: str | Path | np.ndarray) -> torch.Tensor:
+    """A batch of one image, prepared as the DataLoaders of the learner prepare it.
+
+    Parameters
+    ----------
+    image : str, Path or np.ndarray [shape=(n_mels, columns), dtype=uint8]
+
+    Returns
+    -------
+    torch.Tensor [shape=(1, 3, n_mels, columns)]
+    """
+    if isinstance(image, np.ndarray):
+        image = np.stack([image] * 3, axis=-1)
+    (batch,) = learn.dls.test_dl([image], num_workers=0, bs=1).one_batch()
+    return torch.Tensor(batch)  # a plain tensor: fastai's subclass slows down every operation
 
 
 def _check_settings(learn, tracks):

@@ -20,6 +20,16 @@ class Recipe:
         Label smoothing of the loss.
     weight_decay
         Of the optimiser (AdamW) while the body is frozen; None: torch's own, 0.01.
+    lr, lr_ratio
+        Largest learning rate of the last layers once all layers are trained, and how many times
+        smaller that of the first ones is.
+    averaging
+        Share of the averaged weights that stays after a batch of fine-tuning.
+    augmentation
+        Names in `melgenre.training.augment.AUGMENTATIONS`.
+    built_in
+        The recipe for the backbone in the package, which is trained where the weights of a network
+        cannot be downloaded.
     """
 
     body: str
@@ -27,17 +37,39 @@ class Recipe:
     epochs: int = 0
     smoothing: float = 0.0
     weight_decay: float | None = None
+    lr: float = 1e-3
+    lr_ratio: float = 10.0
+    averaging: float = 0.98
+    augmentation: tuple[str, ...] = ()
+    built_in: str | None = None
 
+
+ALL = ("time", "bands", "filter", "masks", "style")
 
 RECIPES = {
     # Textures of the early layers, pretrained and frozen, and a head that is trained on these.
-    "texture": Recipe("texture", freeze_epochs=30, smoothing=0.1),
+    "texture": Recipe("texture", freeze_epochs=30, smoothing=0.1, built_in="texture"),
     # The same textures and one linear layer: the model in the package, of 0.3 MB.
-    "linear": Recipe("linear", freeze_epochs=30, smoothing=0.1, weight_decay=2.0),
+    "linear": Recipe(
+        "linear", freeze_epochs=30, smoothing=0.1, weight_decay=2.0, built_in="linear"
+    ),
     # The original project's: a head on the last layer, pretrained and frozen.
     "frozen-head": Recipe("whole", freeze_epochs=10),
     # The head first, then all layers, the early ones at smaller learning rates.
-    "fine-tune": Recipe("whole", freeze_epochs=10, epochs=3),
+    "fine-tune": Recipe(
+        "whole", freeze_epochs=10, epochs=20, augmentation=ALL, built_in="fine-tune-texture"
+    ),
+    # The same for the textures, whose head is large: at smaller rates.
+    "fine-tune-texture": Recipe(
+        "texture",
+        freeze_epochs=30,
+        epochs=20,
+        smoothing=0.1,
+        lr=1e-4,
+        lr_ratio=2.0,
+        augmentation=ALL,
+        built_in="fine-tune-texture",
+    ),
     # To see that everything runs: the tests use it.
     "smoke-test": Recipe("whole", freeze_epochs=1, epochs=3),
 }
