@@ -12,6 +12,7 @@ import json
 import time
 import warnings
 from dataclasses import asdict, fields, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from melgenre.data.collection import load_collection
 from melgenre.data.protocols import apply_protocol
+from melgenre.data.splits import iter_folds
 from melgenre.evaluation.provenance import git_commit
 from melgenre.features.images import extract_melspectrograms, images_folder
 from melgenre.notebook import show_warnings_as_sentences
@@ -40,12 +42,13 @@ def main():
     tracks = load_collection()
     tracks = extract_melspectrograms(tracks, images_folder(tracks))
     split = apply_protocol(tracks, "fault-filtered")
+    known = split[split["split"].isin(["train", "valid"])].reset_index(drop=True)
     started, row = time.perf_counter(), {}
     if options.folds:
-        row["cv"], row["cv_tracks"] = cross_validate(split, options)
+        folds = islice(iter_folds(artist_folds(known)), options.folds)
+        row |= named("cv", [train(fold, options) for fold in folds])
     if options.valid:
-        known = split[split["split"].isin(["train", "valid"])]
-        row["valid"] = accuracy(known, "valid", options)
+        row |= named("valid", [train(known, options)])
     row = {
         "architecture": options.architecture, "base": options.recipe, "seed": options.seed,
         "folds": options.folds, **row, "seconds": round(time.perf_counter() - started),
@@ -82,35 +85,39 @@ def chosen_recipe(options):
     return replace(RECIPES[options.recipe], **given)
 
 
-def cross_validate(split, options):
-    """Accuracy and number of predicted tracks, over the first folds."""
-    known = split[split["split"].isin(["train", "valid"])].reset_index(drop=True)
+def artist_folds(known):
+    """The tracks with a `fold`, the same for every track of an artist."""
     artist = known["artist_id"].fillna(known["track_id"])
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    right = []
-    for _, test in list(folds.split(known, known["genre"], artist))[: options.folds]:
-        part = np.where(known.index.isin(test), "test", "train")
-        right.append(correct(known.assign(split=part), "test", options))
-        print(f"fold: {right[-1].mean():.3f}", flush=True)
-    right = np.concatenate(right)
-    return round(100 * float(right.mean()), 1), len(right)
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    fold = np.zeros(len(known))
+    for number, (_, rows) in enumerate(splitter.split(known, known["genre"], artist)):
+        fold[rows] = number
+    return known.drop(columns="split").assign(fold=fold)
 
 
-def accuracy(split, part, options):
-    """Accuracy on a part in per cent."""
-    return round(100 * float(correct(split, part, options).mean()), 1)
-
-
-def correct(split, part, options):
-    """Whether each track of a part is predicted correctly after training."""
-    learn = genre_learner(
-        image_dataloaders(split), options.architecture, "searched", seed=options.seed
-    )
+def train(split, options):
+    """Train once; returns which evaluated tracks are right, and the accuracy after each epoch."""
+    dls = image_dataloaders(split)
+    learn = genre_learner(dls, options.architecture, "searched", seed=options.seed)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
     discard_checkpoint(learn)
-    predictions = predict_tracks(learn, split[split["split"] == part])
-    return (predictions["predicted"] == predictions["genre"]).to_numpy()
+    predictions = predict_tracks(learn, dls.valid_ds.items)
+    right = (predictions["predicted"] == predictions["genre"]).to_numpy()
+    curve = [per_cent(accuracy) for *_, accuracy in learn.recorder.values]
+    print(f"{per_cent(right.mean())} after {curve}", flush=True)
+    return right, curve
+
+
+def named(name, trained):
+    """Accuracy over the evaluated tracks of all trainings, their number, and the curves."""
+    right = np.concatenate([one for one, _ in trained])
+    curves = [curve for _, curve in trained]
+    return {name: per_cent(right.mean()), f"{name}_tracks": len(right), f"{name}_curves": curves}
+
+
+def per_cent(share):
+    return round(100 * float(share), 1)
 
 
 if __name__ == "__main__":

@@ -116,9 +116,12 @@ class TextureBackbone(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images [shape=(batch, 3, n_mels, columns)] -> textures [shape=(batch, d)]."""
+        return torch.cat([self.pool_statistics(one.float()) for one in self.maps(x)], dim=1)
+
+    def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The feature maps of both depths of images [shape=(batch, 3, n_mels, columns)]."""
         enlarged = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        maps = self.fine(x), self.coarse(self.fine(enlarged))
-        return torch.cat([self.pool_statistics(one.float()) for one in maps], dim=1)
+        return self.fine(x), self.coarse(self.fine(enlarged))
 
     def pool_statistics(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [shape=(batch, channels, ...)] -> [shape=(batch, 2 * channels * zones)].

@@ -9,7 +9,6 @@ from fastai.vision.all import Learner
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
-from torch.nn.functional import interpolate
 
 from ..data.mel_settings import MelSettings
 from ..networks import ArchitectureError, TextureBackbone
@@ -59,8 +58,7 @@ def plot_network(learn: Learner) -> Axes:
 
 def _texture_parts(body, image, layers, n_features):
     """The boxes between the image and the head: columns of pairs of a kind and a text."""
-    enlarged = interpolate(image, scale_factor=2)
-    fine, coarse = body.fine(image), body.coarse(body.fine(enlarged))
+    fine, coarse = body.maps(image)
     return [
         [
             (layers, f"first layers,\nto 1/4 of the size\n{_shape(fine)}"),
