@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,6 +18,7 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+from fastai.torch_core import apply_init
 from fastai.vision.learner import (
     add_head,
     create_head,
@@ -26,11 +27,10 @@ from fastai.vision.learner import (
     default_split,
     model_meta,
 )
-from timm.models import create_feature_extractor, get_graph_node_names
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from .errors import MelgenreError
+from .heads import Columns, SignedRoot, head_with_ood_score, join_heads
+from .textures import ArchitectureError, JoinedBackbones, TextureBackbone
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,10 +40,6 @@ BUILT_IN = "efficientnet_lite0"
 
 They are timm's `tf_efficientnet_lite0` down to an eighth of the image's size: 55,504 parameters.
 """
-
-
-class ArchitectureError(MelgenreError, ValueError):
-    """An architecture that is unknown or does not accept these images."""
 
 
 def get_architecture(name: str) -> Callable[..., nn.Module] | str:
@@ -86,123 +82,6 @@ def get_architecture(name: str) -> Callable[..., nn.Module] | str:
     raise ArchitectureError(
         f"Neither torchvision nor timm has an architecture {name!r}. Similar names: {similar}."
     )
-
-
-class TextureBackbone(nn.Module):
-    """The early layers of a network, with statistics pooling over time in zones of frequency.
-
-    The last layers of a network for photographs detect objects; genre shows in the textures that
-    the layers before them detect. Two depths are used: the layers down to a quarter of the image's
-    size, and, on the image enlarged twice, the layers down to an eighth. Of each feature map the
-    mean and the standard deviation over time are kept, in 16 zones from high to low frequency:
-    what a clip sounds like, not when.
-
-    Textural descriptors of zones of a spectrogram classify music in Costa, Oliveira, Koerich and
-    Gouyon, "Comparing textural features for music genre classification" (IJCNN 2012). Statistics
-    of feature maps describe textures in Gatys, Ecker and Bethge, "Texture synthesis using
-    convolutional neural networks" (2015).
-
-    Parameters
-    ----------
-    model
-        A convolutional classifier of torchvision or timm. The backbone shares its first layers.
-    """
-
-    zones = 16
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.fine, self.coarse = _first_stages(model)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images [shape=(batch, 3, n_mels, columns)] -> textures [shape=(batch, d)]."""
-        return torch.cat([self.pool_statistics(one.float()) for one in self.maps(x)], dim=1)
-
-    def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The feature maps of both depths of images [shape=(batch, 3, n_mels, columns)]."""
-        enlarged = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        return self.fine(x), self.coarse(self.fine(enlarged))
-
-    def pool_statistics(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps [shape=(batch, channels, ...)] -> [shape=(batch, 2 * channels * zones)].
-
-        First the means of all channels and zones, then the standard deviations.
-        """
-        mean = adaptive_avg_pool2d(maps, (self.zones, 1))
-        mean_square = adaptive_avg_pool2d(maps**2, (self.zones, 1))
-        std = (mean_square - mean**2).clamp(min=1e-6).sqrt()
-        return torch.cat([mean, std], dim=1).flatten(1)
-
-
-def _first_stages(model):
-    """A network's layers down to a quarter of the image's size, and on to an eighth.
-
-    torchvision's feature extractor (by way of timm, which adds what its own layers need) runs the
-    network and returns the maps after each layer; the last layer of each size ends a stage. The
-    stages are plain modules, which any version of torch can load, so it is checked that the layers
-    in sequence give the same maps as the network.
-    """
-    side = 128
-    image = torch.linspace(-2, 2, 3 * side**2).view(1, 3, side, side)
-    layers = dict(_flat_layers(model.eval()))
-    nodes = set.intersection(*map(set, get_graph_node_names(model)))
-    traced = [name for name in layers if any(f"{n}.".startswith(f"{name}.") for n in nodes)]
-    with torch.no_grad():
-        maps = create_feature_extractor(model, traced)(image)
-        last = {}  # reduction of the image's size -> name of the last layer
-        for name in traced:
-            if maps[name].ndim == 4 and maps[name].shape[2] == maps[name].shape[3]:
-                last[side // maps[name].shape[3]] = name
-        if not {4, 8} <= last.keys():
-            raise ArchitectureError("No feature maps of a quarter and an eighth of the image.")
-        fine_end, coarse_end = (list(layers).index(last[reduction]) + 1 for reduction in (4, 8))
-        fine = nn.Sequential(*list(layers.values())[:fine_end])
-        coarse = nn.Sequential(*list(layers.values())[fine_end:coarse_end])
-        for ours, name in (fine(image), last[4]), (coarse(fine(image)), last[8]):
-            if not torch.allclose(ours, maps[name], atol=1e-3 * maps[name].std().item()):
-                raise ArchitectureError("The network does not run its layers one after another.")
-    return fine, coarse
-
-
-def _flat_layers(model) -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules of a network's children, and of the children of a sequence."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.Sequential):
-            yield from ((f"{name}.{below}", layer) for below, layer in child.named_children())
-        else:
-            yield name, child
-
-
-def head_with_ood_score(
-    head: nn.Sequential, features: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output of a fastai head or of its first layers, and the out-of-distribution score.
-
-    The score is the root mean square of the features, standardised by the statistics of the head's
-    first batch norm: a Mahalanobis distance with a diagonal covariance (Lee et al., "A simple
-    unified framework for detecting out-of-distribution samples", 2018).
-
-    Parameters
-    ----------
-    head
-        In evaluation mode. Its first batch norm has the statistics of the training features.
-    features : torch.Tensor [shape=(batch, ...)]
-        The body's features.
-
-    Returns
-    -------
-    output : torch.Tensor [shape=(batch, n)]
-        Of the last of these layers: the logits, for a whole head.
-    ood_score : torch.Tensor [shape=(batch,)]
-        About 1 for images like those of the training, more for others.
-    """
-    ood_score, x = None, features
-    for layer in head:
-        if ood_score is None and isinstance(layer, nn.BatchNorm1d):
-            standardised = (x - layer.running_mean) / (layer.running_var + layer.eps).sqrt()
-            ood_score = standardised.square().mean(dim=1).sqrt()
-        x = layer(x)
-    return x, ood_score
 
 
 class ImageClassifier(nn.Module):
@@ -251,11 +130,12 @@ def build_network(
     Parameters
     ----------
     name
-        As for `get_architecture`.
+        As for `get_architecture`; or several, joined by `+`, for an ensemble of textures.
     body
         `"whole"`: all layers but the last, pooled as fastai does; `"texture"`: `TextureBackbone`,
         with fastai's own head; `"linear"`: the same backbone, and one linear layer on the square
-        roots of its features.
+        roots of its features. Several, such as `"texture+texture+linear"`, are an ensemble: these
+        heads on each backbone, and the mean of their probabilities.
     pretrained
         With ImageNet weights: downloaded once, or those of `BUILT_IN`.
 
@@ -269,6 +149,8 @@ def build_network(
     ArchitectureError
         If the name is unknown, or the network cannot be cut for textures.
     """
+    if "+" in name or "+" in body:
+        return _joined_network(name.split("+"), n_genres, body.split("+"), pretrained)
     if body != "whole":
         return _texture_network(name, n_genres, body, pretrained)
     architecture = get_architecture(name)
@@ -277,13 +159,37 @@ def build_network(
     return create_vision_model(architecture, n_genres, pretrained=pretrained)
 
 
+def _joined_network(names, n_genres, bodies, pretrained):
+    """An ensemble: several backbones, and a head of each kind on each of them."""
+    if "whole" in bodies:
+        raise ArchitectureError(
+            "An ensemble has networks of textures. Choose a recipe such as 'ensemble', or one "
+            "architecture."
+        )
+    backbones, heads, start = [], [], 0
+    for name in names:
+        backbones.append(_texture_network(name, n_genres, bodies[0], pretrained)[0])
+        width = _texture_width(name)
+        for body in bodies:
+            head = nn.Sequential(
+                Columns(start, start + width), *_texture_head(width, n_genres, body)
+            )
+            apply_init(head, nn.init.kaiming_normal_)
+            heads.append(head)
+        start += width
+    return nn.Sequential(JoinedBackbones(backbones), join_heads(heads))
+
+
+def _texture_head(width, n_genres, body):
+    """A head on the features of a `TextureBackbone`."""
+    if body == "linear":
+        return nn.Sequential(SignedRoot(), nn.BatchNorm1d(width), nn.Linear(width, n_genres))
+    return create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
+
+
 def _texture_network(name, n_genres, body, pretrained):
     """A `TextureBackbone` and its head."""
-    width = _texture_width(name)
-    if body == "linear":
-        head = nn.Sequential(SignedRoot(), nn.BatchNorm1d(width), nn.Linear(width, n_genres))
-    else:
-        head = create_head(width, n_genres, ps=[0.5, 0.5], pool=False, concat_pool=False)
+    head = _texture_head(_texture_width(name), n_genres, body)
     if name == BUILT_IN:
         return add_head(_built_in_backbone(pretrained), None, n_genres, head=head)
     architecture = get_architecture(name)
@@ -293,14 +199,6 @@ def _texture_network(name, n_genres, body, pretrained):
     return create_vision_model(
         architecture, n_genres, pretrained=pretrained, cut=TextureBackbone, custom_head=head
     )
-
-
-class SignedRoot(nn.Module):
-    """The square root of each feature's size, with its sign: large values count for less."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features [shape=(batch, d)] -> [shape=(batch, d)]."""
-        return x * (x.abs() + 1e-6).rsqrt()  # with a finite gradient at 0
 
 
 def _built_in_backbone(pretrained):
@@ -361,8 +259,10 @@ def weights_source(name: str) -> str:
     Parameters
     ----------
     name
-        As for `get_architecture`, and its weights have been downloaded; or `BUILT_IN`.
+        As for `build_network`, and its weights have been downloaded; or `BUILT_IN`.
     """
+    if "+" in name:
+        return "; ".join(dict.fromkeys(map(weights_source, name.split("+"))))
     if name == BUILT_IN:
         digest = hashlib.sha256(built_in_weights().read_bytes()).hexdigest()
         return f"EfficientNet-Lite0's first blocks, in melgenre (Apache-2.0, sha256 {digest[:8]})"

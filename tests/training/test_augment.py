@@ -13,6 +13,7 @@ from melgenre.training.augment import (
     FilterAugment,
     FreqMixStyle,
     Masks,
+    TimeCrop,
     TimeRollStretch,
 )
 from melgenre.training.learner import image_dataloaders
@@ -30,11 +31,14 @@ def batch(n=4, height=16, width=40, seed=0):
 @ALL
 @settings(max_examples=20)
 @given(n=st.integers(2, 5), height=st.integers(8, 40), width=st.integers(8, 60))
-def test_a_batch_keeps_its_shape_and_its_channels_stay_the_same(name, n, height, width):
+def test_a_batch_keeps_its_shape_but_for_crops_and_its_channels_stay_the_same(
+    name, n, height, width
+):
     x = batch(n, height, width)
     changed = AUGMENTATIONS[name]().encodes(x)
     assert isinstance(changed, TensorImage)
-    assert changed.shape == x.shape
+    assert changed.shape[:-1] == x.shape[:-1]
+    assert name == "crop" or changed.shape == x.shape
     assert changed.isfinite().all()
     assert torch.equal(changed[:, 0], changed[:, 2])
 
@@ -74,6 +78,15 @@ def test_a_roll_without_stretch_starts_elsewhere_in_the_same_loop():
     spectrum, same = (np.abs(np.fft.rfft(one[0, 0].numpy()))[:, :3] for one in (x, rolled))
     assert same == pytest.approx(spectrum, rel=0.2, abs=0.5)  # but for the interpolation
     assert rolled.mean() == pytest.approx(float(x.mean()), abs=0.02)
+
+
+def test_a_crop_is_a_part_of_the_clip():
+    x = torch.Tensor(batch()[:, :1])
+    cropped = TimeCrop(share=0.25).change(x)
+    assert cropped.shape == (4, 1, 16, 10)
+    for image, part in zip(x[:, 0], cropped[:, 0], strict=True):
+        windows = image.unfold(1, 10, 1).transpose(0, 1)  # one per start
+        assert any(torch.allclose(window, part) for window in windows)
 
 
 def test_a_shift_moves_whole_rows():

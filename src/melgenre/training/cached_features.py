@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..errors import MelgenreWarning
 from ..files import atomic_write, locked, project_folder, sweep
+from ..textures import JoinedBackbones
 from .precision import feature_dtype, one_thread, precision_name
 
 SAVED_TOGETHER = 256
@@ -35,7 +36,7 @@ def extract_features(
 ) -> np.ndarray:
     """Compute the body's features of every track's image, or read them from the cache.
 
-    There is one file per body, device and precision.
+    There is one file per body, device and precision; the bodies of an ensemble have their own.
 
     Parameters
     ----------
@@ -51,9 +52,19 @@ def extract_features(
     -------
     np.ndarray [shape=(n, ...), dtype=float32]
     """
-    body = learn.model[0]
+    names = learn.training_run.architecture.split("+")
+    bodies = learn.model[0] if isinstance(learn.model[0], JoinedBackbones) else [learn.model[0]]
+    parts = [
+        _extract_by(learn, body, name, tracks, dtype)
+        for body, name in zip(bodies, names, strict=True)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _extract_by(learn, body, name, tracks, dtype):
+    """The features of one body, cached under its name."""
     computed_in = f"{learn.dls.device.type}-{precision_name(dtype)}"
-    file = features_cache() / f"{learn.training_run.architecture}-{_digest(body)}-{computed_in}.npz"
+    file = features_cache() / f"{name}-{_digest(body)}-{computed_in}.npz"
     with suppress(OSError):  # a read-only folder keeps what it has
         file.parent.mkdir(parents=True, exist_ok=True)
         sweep(file.parent)

@@ -11,8 +11,8 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ..heads import SoftVote, head_with_ood_score
 from ..inference.model_folder import FEWEST_CLIPS
-from ..networks import head_with_ood_score
 from .cached_features import extract_features
 from .learner import is_frozen
 
@@ -101,8 +101,11 @@ def calibration_bins(confidence: np.ndarray, correct: np.ndarray, n_bins: int) -
 def calibrated_copy(model: nn.Sequential, temperature: float) -> nn.Sequential:
     """Copy a network (a body and a head) to the CPU, with its logits divided by the temperature."""
     model = copy.deepcopy(model).cpu().eval()
-    last = [layer for layer in model[1].modules() if isinstance(layer, nn.Linear)][-1]
+    last = model[1][-1]
     with torch.no_grad():
+        if isinstance(last, SoftVote):
+            last.temperature *= temperature
+            return model
         for parameter in last.parameters():
             parameter /= temperature
     return model

@@ -14,10 +14,12 @@ from fastai.vision.all import (
     to_device,
 )
 
+from ..heads import member_heads
 from .augment import AUGMENTATIONS
 from .averaging import BestEpoch, WeightAveraging
 from .cached_features import feature_dataloaders, tensor_dataloader
 from .checkpoint import Checkpoint, checkpoint_file
+from .discriminant import fit_discriminant
 from .learner import is_frozen
 from .precision import (
     device_name,
@@ -73,19 +75,29 @@ def discard_checkpoint(learn: Learner) -> None:
 
 
 def _fit_head(learn):
-    """Train the head on the frozen body's features."""
-    dls = feature_dataloaders(learn)
-    head = Learner(
-        dls, learn.model[1], loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
-    )
-    head.logger = learn.logger
-    if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
-        head.remove_cb(ProgressCallback)
-    recipe = RECIPES[learn.training_run.recipe]
+    """Train the head, or each head of an ensemble, on the frozen body's features."""
+    recipe, dls = RECIPES[learn.training_run.recipe], feature_dataloaders(learn)
+    heads, kinds = member_heads(learn.model[1]), recipe.body.split("+")
     with one_thread():
-        head.fit_one_cycle(recipe.freeze_epochs, wd=recipe.weight_decay)
+        for head, kind in zip(heads, kinds * (len(heads) // len(kinds)), strict=True):
+            if kind == "linear" and recipe.shrinkage is not None:
+                x, y = dls.train.do_batch(slice(None))
+                fit_discriminant(head, x, y, shrinkage=recipe.shrinkage)
+            else:
+                _train_head(learn, head, dls, recipe)
+
+
+def _train_head(learn, head, dls, recipe):
+    """Train one head; the learner gets its record."""
+    learner = Learner(
+        dls, head, loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
+    )
+    learner.logger = learn.logger
+    if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
+        learner.remove_cb(ProgressCallback)
+    learner.fit_one_cycle(recipe.freeze_epochs, wd=recipe.weight_decay)
     for name in ("values", "losses", "iters", "lrs", "metric_names"):
-        setattr(learn.recorder, name, getattr(head.recorder, name))
+        setattr(learn.recorder, name, getattr(learner.recorder, name))
 
 
 def _fit_all_layers(learn):

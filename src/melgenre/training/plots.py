@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..data.table import probabilities
 from ..errors import MelgenreError
-from ..networks import head_with_ood_score
+from ..heads import head_with_ood_score
 from .calibration import OOD_QUANTILE, calibrate, calibration_bins, logits_and_scores
 from .learner import image_batch, predict_tracks
 

@@ -13,13 +13,16 @@ class Recipe:
     Attributes
     ----------
     body
-        The kind of body, as for `melgenre.networks.build_network`.
+        The kind of body and head, as for `melgenre.networks.build_network`.
     freeze_epochs, epochs
         Epochs with the body frozen, and epochs of all layers after them.
     smoothing
         Label smoothing of the loss.
     weight_decay
         Of the optimiser (AdamW) while the body is frozen; None: torch's own, 0.01.
+    shrinkage
+        Of the covariances, for linear heads that are fitted in closed form, by linear discriminant
+        analysis; None: all heads are trained by the optimiser.
     lr, lr_ratio
         Largest learning rate of the last layers once all layers are trained, and how many times
         smaller that of the first ones is.
@@ -37,6 +40,7 @@ class Recipe:
     epochs: int = 0
     smoothing: float = 0.0
     weight_decay: float | None = None
+    shrinkage: float | None = None
     lr: float = 1e-3
     lr_ratio: float = 10.0
     averaging: float = 0.98
@@ -52,6 +56,16 @@ RECIPES = {
     # The same textures and one linear layer: the model in the package, of 0.3 MB.
     "linear": Recipe(
         "linear", freeze_epochs=30, smoothing=0.1, weight_decay=2.0, built_in="linear"
+    ),
+    # The same textures and a linear discriminant, which takes a second.
+    "discriminant": Recipe("linear", freeze_epochs=30, shrinkage=0.2, built_in="discriminant"),
+    # The mean of several heads on the same textures.
+    "ensemble": Recipe(
+        "texture+texture+texture+linear",
+        freeze_epochs=30,
+        smoothing=0.1,
+        shrinkage=0.2,
+        built_in="ensemble",
     ),
     # The original project's: a head on the last layer, pretrained and frozen.
     "frozen-head": Recipe("whole", freeze_epochs=10),

@@ -73,9 +73,9 @@ def transfer_learner(dls: DataLoaders, folder: str | Path, *, seed: int = 0) -> 
 
 def _load_matching_weights(learn, weights, genres):
     """The model's weights; in the last layer, those of genres that it does not have stay new."""
-    last = list(learn.model.state_dict())[-1].rpartition(".")[0]
+    last = f"1.{len(learn.model[1]) - 1}."
     for name, new in learn.model.state_dict().items():
-        if name.startswith(f"{last}."):
+        if name.startswith(last) and new.ndim:
             old, weights[name] = weights[name], new.cpu().clone()
             for row, genre in enumerate(learn.dls.vocab):
                 if genre in genres:
