@@ -31,9 +31,7 @@ def batch(n=4, height=16, width=40, seed=0):
 @ALL
 @settings(max_examples=20)
 @given(n=st.integers(2, 5), height=st.integers(8, 40), width=st.integers(8, 60))
-def test_a_batch_keeps_its_shape_but_for_crops_and_its_channels_stay_the_same(
-    name, n, height, width
-):
+def test_a_batch_keeps_its_shape_and_its_channels_stay_the_same(name, n, height, width):
     x = batch(n, height, width)
     changed = AUGMENTATIONS[name]().encodes(x)
     assert isinstance(changed, TensorImage)
