@@ -104,7 +104,7 @@ def train(split, options):
     discard_checkpoint(learn)
     predictions = predict_tracks(learn, dls.valid_ds.items)
     right = (predictions["predicted"] == predictions["genre"]).to_numpy()
-    curve = [per_cent(accuracy) for *_, accuracy in learn.recorder.values]
+    curve = [per_cent(accuracy) for *_, accuracy in getattr(learn.recorder, "values", [])]
     print(f"{per_cent(right.mean())} after {curve}", flush=True)
     return right, curve
 
