@@ -19,7 +19,7 @@ from melgenre.training.cached_features import extract_features, feature_dataload
 from melgenre.training.export import export_learner
 from melgenre.training.fit import fit
 from melgenre.training.learner import genre_learner, image_dataloaders
-from melgenre.training.recipes import RECIPES, Recipe
+from melgenre.training.recipes import RECIPES, Recipe, get_recipe
 
 PARTS = {"train": "train", "test": "valid"}  # by the names of `ImageDataLoaders.from_folder`
 
@@ -46,7 +46,7 @@ def main():
 
 def loops(what, learn, batches, test_batch):
     """Images per second of `fit`, and of a plain PyTorch loop over the same batches in memory."""
-    recipe, device = RECIPES[learn.training_run.recipe], learn.dls.device.type
+    recipe, device = get_recipe(learn.training_run.recipe), learn.dls.device.type
     epochs = recipe.epochs + recipe.freeze_epochs
     model = learn.model[1] if test_batch[0].ndim == 2 else learn.model
 

@@ -178,7 +178,7 @@ from .training.plots import (
     plot_ood_scores as plot_ood_scores,
     plot_reliability as plot_reliability,
 )
-from .training.recipes import RECIPES as RECIPES, Recipe as Recipe
+from .training.recipes import RECIPES as RECIPES, Recipe as Recipe, get_recipe as get_recipe
 from .training.transfer import (
     transfer_learner as transfer_learner,
 )

@@ -17,7 +17,7 @@ import typer
 from . import __version__
 from .errors import MelgenreError, MelgenreWarning, extra_packages
 from .text import CONTROL, escape_control
-from .training.recipes import RECIPES
+from .training.recipes import RECIPES, get_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -184,7 +184,9 @@ def train(
     architecture: Annotated[
         str, typer.Option(help="A network of torchvision or timm, by name.")
     ] = "resnet34",
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "texture",
+    recipe: Annotated[
+        str, typer.Option(help=f"One of {', '.join(RECIPES)}; or such as fine-tune@100.")
+    ] = "texture",
     seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
     mel: Mel = None,
     quiet: Quiet = False,
@@ -203,8 +205,7 @@ def train(
             from .features.images import extract_melspectrograms, images_folder
             from .inference.model_folder import check_replaceable
             from .training.export import export_learner
-            from .training.learner import check_recipe
-        check_recipe(recipe)
+        get_recipe(recipe)
         check_replaceable(out)  # before hours of training
         settings = _mel_settings(mel or ())
         tracks = load_collection(folder, progress=not quiet)

@@ -35,13 +35,12 @@ from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported, load_split
 from melgenre.training.fit import _preload, discard_checkpoint, fit
 from melgenre.training.learner import (
-    RecipeError,
     genre_learner,
     image_dataloaders,
     predict_tracks,
 )
 from melgenre.training.precision import mixed_precision
-from melgenre.training.recipes import RECIPES, Recipe
+from melgenre.training.recipes import RECIPES, Recipe, RecipeError, get_recipe
 
 
 def test_images_reach_the_network_without_resizing(images):
@@ -217,6 +216,15 @@ def test_errors_other_than_of_the_download_are_raised(images, monkeypatch):
 def test_an_unknown_recipe_raises_an_error_that_lists_the_recipes(images):
     with pytest.raises(RecipeError, match="No recipe 'quick'. Choose one of texture, "):
         genre_learner(image_dataloaders(images), "resnet18", "quick", pretrained=False)
+
+
+def test_a_recipe_of_all_layers_takes_a_number_of_epochs():
+    assert get_recipe("fine-tune@100") == replace(RECIPES["fine-tune"], epochs=100)
+    with pytest.raises(RecipeError, match="trains a head on a frozen body, so 'texture@9' has no"):
+        get_recipe("texture@9")
+    for name in ("fine-tune@", "fine-tune@0", "fine-tune@-1", "fine-tune@many"):
+        with pytest.raises(RecipeError, match=f"'{name}' has no number of epochs"):
+            get_recipe(name)
 
 
 def test_substitute_imagenet_weights_are_recognised_by_their_checksum(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from fastai.vision.all import Callback, CancelEpochException, Learner, noop
 
 from ..errors import MelgenreWarning
 from ..files import atomic_write, project_folder, sweep
+from .recipes import get_recipe
 
 SECONDS_BETWEEN = 10
 """Least time between two checkpoints: to write the weights takes up to a second."""
@@ -33,7 +34,7 @@ def checkpoint_file(learn: Learner) -> Path:
     """
     digest = hashlib.sha256()
     run = learn.training_run
-    settings = (run.recipe, run.seed, run.weights, str(learn.dls.device), learn.dls.bs)
+    settings = (get_recipe(run.recipe), run.seed, run.weights, str(learn.dls.device), learn.dls.bs)
     digest.update(repr((*settings, torch.get_num_threads(), torch.__version__)).encode())
     for tensor in learn.model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -35,7 +35,7 @@ from ..text import printable, spreadsheet_safe
 from .calibration import calibrate, calibrated_copy
 from .fit import discard_checkpoint
 from .model_card import model_card
-from .recipes import RECIPES
+from .recipes import get_recipe
 
 
 def export_learner(
@@ -78,7 +78,7 @@ def export_learner(
     config = {
         "format_version": FORMAT_VERSION,
         "architecture": run.architecture,
-        "body": RECIPES[run.recipe].body,
+        "body": get_recipe(run.recipe).body,
         "genres": list(learn.dls.vocab),
         "mel_settings": run.mel_settings,
         "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},

@@ -29,7 +29,7 @@ from .precision import (
     precision_name,
     training_dtype,
 )
-from .recipes import FROM_SCRATCH, RECIPES, Recipe
+from .recipes import FROM_SCRATCH, Recipe, get_recipe
 
 
 def fit(learn: Learner) -> None:
@@ -76,7 +76,7 @@ def discard_checkpoint(learn: Learner) -> None:
 
 def _fit_head(learn):
     """Train the head, or each head of an ensemble, on the frozen body's features."""
-    recipe, dls = RECIPES[learn.training_run.recipe], feature_dataloaders(learn)
+    recipe, dls = get_recipe(learn.training_run.recipe), feature_dataloaders(learn)
     heads, kinds = member_heads(learn.model[1]), recipe.body.split("+")
     with one_thread():
         for head, kind in zip(heads, kinds * (len(heads) // len(kinds)), strict=True):
@@ -102,7 +102,7 @@ def _train_head(learn, head, dls, recipe):
 
 def _fit_all_layers(learn):
     """Train all layers on preloaded images; returns the seconds of an earlier, interrupted run."""
-    recipe = RECIPES[learn.training_run.recipe]
+    recipe = get_recipe(learn.training_run.recipe)
     checkpoint, from_files = Checkpoint(learn.training_run.checkpoint), learn.dls
     learn.dls = DataLoaders(*map(_preload, from_files.loaders), device=from_files.device)
     try:

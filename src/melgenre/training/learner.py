@@ -36,7 +36,7 @@ from fastai.vision.all import (
 from ..data.mel_settings import MelSettings, check_image, image_settings
 from ..data.splits import SplitError
 from ..data.table import probability_columns
-from ..errors import MelgenreError, MelgenreWarning
+from ..errors import MelgenreWarning
 from ..evaluation.run import Run
 from ..networks import (
     BUILT_IN,
@@ -48,7 +48,7 @@ from ..networks import (
     weights_source,
 )
 from .cached_features import predict_features
-from .recipes import FROM_SCRATCH, RECIPES
+from .recipes import FROM_SCRATCH, RECIPES, get_recipe
 
 DOWNLOAD_SECONDS = 20
 """Until a host that does not answer counts as absent; torch.hub itself waits for minutes."""
@@ -60,10 +60,6 @@ WITH_BUILT_IN = (
 WITHOUT_WEIGHTS = (
     "The network is trained from scratch, which takes longer and gives a lower accuracy."
 )
-
-
-class RecipeError(MelgenreError, ValueError):
-    """A recipe that does not exist."""
 
 
 def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoaders:
@@ -132,7 +128,7 @@ def genre_learner(
         Any convolutional network of torchvision or timm, by name; or, for a recipe of textures,
         `melgenre.networks.BUILT_IN`, which needs no download.
     recipe
-        A name in `melgenre.training.recipes.RECIPES`.
+        A name in `melgenre.training.recipes.RECIPES`; `fine-tune@100` has 100 epochs.
     pretrained
         Start from ImageNet weights, downloaded once. If the download fails, a warning is given, and
         `melgenre.networks.BUILT_IN` takes the network's place, with the recipe that
@@ -152,7 +148,7 @@ def genre_learner(
     RecipeError
         If there is no such recipe.
     """
-    check_recipe(recipe)
+    get_recipe(recipe)  # before anything is downloaded
     set_seed(seed, reproducible=True)
     try:
         with _short_timeout():
@@ -160,7 +156,7 @@ def genre_learner(
     except OSError as error:  # of the download: no connection, no such file, disk full
         if not pretrained:
             raise
-        built_in = RECIPES[recipe].built_in
+        built_in = get_recipe(recipe).built_in
         warnings.warn(
             f"The ImageNet weights of {architecture} cannot be downloaded ({_cause(error)}). "
             + (WITH_BUILT_IN if built_in else WITHOUT_WEIGHTS)
@@ -178,15 +174,9 @@ def genre_learner(
     return learn
 
 
-def check_recipe(name: str) -> None:
-    """Raise `RecipeError` unless a recipe of this name exists."""
-    if name not in RECIPES:
-        raise RecipeError(f"No recipe {name!r}. Choose one of {', '.join(RECIPES)}.")
-
-
 def _build(dls, architecture, recipe, *, pretrained):
     """The learner of a recipe, with its body frozen if it is pretrained."""
-    recipe = RECIPES[recipe]
+    recipe = get_recipe(recipe)
     options = {
         "loss_func": CrossEntropyLossFlat(label_smoothing=recipe.smoothing),
         "opt_func": adam(dls.device),
@@ -249,9 +239,9 @@ def _cause(error):
 def is_frozen(learn: Learner) -> bool:
     """Whether only the head of a learner is trained, so that the body's features can be cached."""
     run = getattr(learn, "training_run", None)  # a learner made elsewhere has none
-    if run is None or run.recipe not in RECIPES:
+    if run is None or run.recipe.partition("@")[0] not in RECIPES:
         return False
-    return run.weights != FROM_SCRATCH and not RECIPES[run.recipe].epochs
+    return run.weights != FROM_SCRATCH and not get_recipe(run.recipe).epochs
 
 
 def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:

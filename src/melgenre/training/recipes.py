@@ -1,9 +1,16 @@
 """The recipes: how a network is cut, what of it is trained, and for how long."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+
+from ..errors import MelgenreError
 
 FROM_SCRATCH = "none (from scratch)"
 """The weights of a network that starts from random numbers."""
+
+
+class RecipeError(MelgenreError, ValueError):
+    """A recipe that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,39 @@ RECIPES = {
     "smoke-test": Recipe("whole", freeze_epochs=1, epochs=3),
 }
 """Each recipe by its name."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Parameters
+    ----------
+    name
+        In `RECIPES`; or with a number of epochs of all layers, such as `fine-tune@100`.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, or if its body stays frozen.
+
+    Examples
+    --------
+    >>> get_recipe("fine-tune@100").epochs
+    100
+    """
+    base, _, epochs = name.partition("@")
+    if base not in RECIPES:
+        raise RecipeError(f"No recipe {base!r}. Choose one of {', '.join(RECIPES)}.")
+    recipe = RECIPES[base]
+    if "@" not in name:
+        return recipe
+    if not re.fullmatch("[1-9][0-9]*", epochs):
+        raise RecipeError(
+            f"{name!r} has no number of epochs. Write it as a whole number, as in 'fine-tune@100'."
+        )
+    if not recipe.epochs:
+        raise RecipeError(
+            f"The recipe {base!r} trains a head on a frozen body, so {name!r} has no meaning. "
+            "Choose a recipe of all layers, such as 'fine-tune@100'."
+        )
+    return replace(recipe, epochs=int(epochs))

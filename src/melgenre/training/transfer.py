@@ -12,7 +12,7 @@ from safetensors.torch import load
 from ..data.mel_settings import MelSettings
 from ..inference.model_folder import WEIGHTS, ModelError, damaged_model, read_checked, read_config
 from .learner import genre_learner
-from .recipes import RECIPES
+from .recipes import RECIPES, RecipeError, get_recipe
 
 if TYPE_CHECKING:
     from fastai.vision.all import DataLoaders, Learner
@@ -47,11 +47,13 @@ def transfer_learner(dls: DataLoaders, folder: str | Path, *, seed: int = 0) -> 
     folder = Path(folder)
     config = read_config(folder)
     training = config["training"]
-    if training.get("recipe") not in RECIPES:
+    try:
+        get_recipe(training.get("recipe", "none"))
+    except RecipeError as error:
         raise ModelError(
             f"{folder.name} was trained by a recipe {training.get('recipe')!r} that is unknown. "
             f"Use a model that was trained by one of these: {', '.join(RECIPES)}."
-        )
+        ) from error
     learn = genre_learner(
         dls, config["architecture"], training["recipe"], pretrained=False, seed=seed
     )
