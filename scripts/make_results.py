@@ -1,6 +1,7 @@
 """Run every model under every protocol with three seeds: the results in the README.
 
-python scripts/make_results.py [--seeds 3]    (needs all of GTZAN; skips finished runs)
+python scripts/make_results.py    (needs all of GTZAN; skips finished runs)
+python scripts/make_results.py --fine-tuned    (also the networks that are fine-tuned; on a GPU)
 """
 
 import argparse
@@ -16,7 +17,6 @@ from melgenre.evaluation.results import RESULTS, load_results, record_run
 from melgenre.experiments import (
     BASELINES,
     run_baseline,
-    run_ensemble,
     run_svm,
     train_and_evaluate,
 )
@@ -43,18 +43,30 @@ NETWORKS = [
     ("resnet50", "frozen-head"),
     ("resnet34", "texture"),
     ("resnet50", "texture"),
+    ("resnet34", "discriminant"),
+    ("resnet50", "discriminant"),
+    ("resnet34+resnet50", "ensemble"),
     (BUILT_IN, "texture"),
     (BUILT_IN, "linear"),
+    (BUILT_IN, "discriminant"),
 ]
+FINE_TUNED = [
+    ("resnet34", "fine-tune"),
+    ("resnet50", "fine-tune"),
+    ("resnet34", "fine-tune-texture"),
+    ("resnet50", "fine-tune-texture"),
+]
+"""Networks whose layers are all trained: days on two cores, some hours on a GPU."""
 SVM_BACKBONE = "resnet34"
-ENSEMBLE = "ensemble of resnet34 and resnet50, texture"
-MEMBERS = ["resnet34, texture", "resnet50, texture"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS)
+    parser.add_argument("--fine-tuned", action="store_true", help="also fine-tuned networks")
+    parser.add_argument("--models", nargs="+", help="these alone, such as 'resnet34, fine-tune'")
     parser.add_argument("--results", type=Path, default=ROOT / "results")
     options = parser.parse_args()
     show_warnings_as_sentences()
@@ -69,23 +81,23 @@ def main():
     done = finished(options.results)
 
     def run(model, protocol, seed, function, *arguments, **keywords):
-        if (model, protocol, seed) not in done:
+        wanted = options.models is None or model in options.models
+        if wanted and (model, protocol, seed) not in done:
             finished_run = function(*arguments, seed=seed, **keywords)
             record_run(options.results, finished_run)
             print(f"{model}, seed {seed}: {format_score(finished_run.result)}", flush=True)
 
-    for protocol in PROTOCOLS:
+    networks = NETWORKS + FINE_TUNED * options.fine_tuned
+    for protocol in options.protocols:
         for seed in range(options.seeds):
             for model, make_estimator in BASELINES.items():
                 run(model, protocol, seed, run_baseline, descriptors, X, protocol, model,
                     make_estimator)  # fmt: skip
             model = f"textures of {SVM_BACKBONE} + SVM"
             run(model, protocol, seed, run_svm, tracks, protocol, SVM_BACKBONE)
-            for architecture, recipe in NETWORKS:
+            for architecture, recipe in networks:
                 run(f"{architecture}, {recipe}", protocol, seed, train_and_evaluate, tracks,
                     protocol, architecture, recipe, log=noop)  # fmt: skip
-            run(ENSEMBLE, protocol, seed, run_ensemble, tracks, protocol, options.results,
-                ENSEMBLE, MEMBERS)  # fmt: skip
 
 
 def finished(folder):

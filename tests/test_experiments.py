@@ -9,13 +9,11 @@ from conftest import ROOT
 from melgenre.data.protocols import PROTOCOLS, Protocol, apply_protocol
 from melgenre.data.splits import SplitError, held_out, random_folds
 from melgenre.evaluation.metrics import evaluate
-from melgenre.evaluation.results import load_predictions, load_results
-from melgenre.experiments import compare_initialisations, run_ensemble, train_and_evaluate
+from melgenre.evaluation.results import load_results
+from melgenre.experiments import compare_initialisations, train_and_evaluate
 
 sys.path.append(str(ROOT / "scripts"))
 import make_results  # noqa: E402
-
-MEMBERS = ["resnet18, frozen-head", "resnet18, texture"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,6 @@ def run_again(music, tmp_path_factory):
             patch.setattr(make_results, "SVM_BACKBONE", "resnet18")
             patch.setattr(make_results, "NETWORKS", [("resnet18", "frozen-head"),
                                                      ("resnet18", "texture")])  # fmt: skip
-            patch.setattr(make_results, "MEMBERS", MEMBERS)
             patch.setattr(sys, "argv", ["make_results.py", "--seeds", "1", "--results", "results"])
             make_results.main()
         return folder / "results"
@@ -40,30 +37,17 @@ def run_again(music, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_model_is_run_once_and_the_ensemble_averages_their_probabilities(run_again):
+def test_every_model_is_run_once(run_again):
     results = run_again()
     lines = (results / "runs.jsonl").read_text().splitlines()
     runs = load_results(results).set_index("model")
-    assert len(lines) == len(runs) == 3 + 1 + 2 + 1
-    tables = [load_predictions(results, runs.loc[[model]]).set_index("track_id")
-              for model in MEMBERS]  # fmt: skip
-    averaged = load_predictions(results, runs.loc[[make_results.ENSEMBLE]]).set_index("track_id")
-    p = sum(table["p_bellrain"] for table in tables) / 2
-    assert averaged["p_bellrain"].to_dict() == pytest.approx(p.to_dict(), abs=2e-3)
-    # If the first run was interrupted before the ensemble, the next run adds only that.
+    assert len(lines) == len(runs) == 3 + 1 + 2
+    # If the first run was interrupted before the last model, the next run adds only that.
+    last = "resnet18, texture"
     (results / "runs.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     again = load_results(run_again()).set_index("model").loc[runs.index]
-    assert (
-        again.loc[make_results.ENSEMBLE, "accuracy"] == runs.loc[make_results.ENSEMBLE, "accuracy"]
-    )
-    assert (again["date"] == runs["date"]).drop(make_results.ENSEMBLE).all()
-
-
-@pytest.mark.slow
-def test_an_ensemble_needs_the_results_of_its_members(run_again, images):
-    results = run_again()
-    with pytest.raises(ValueError, match="needs resnet99, .* under random with seed 0"):
-        run_ensemble(images, "random", results, "both", ["resnet99", "resnet18, texture"])
+    assert again.loc[last, "accuracy"] == runs.loc[last, "accuracy"]
+    assert (again["date"] == runs["date"]).drop(last).all()
 
 
 @pytest.mark.parametrize("folds", [None, 1, 2])

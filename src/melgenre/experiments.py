@@ -4,7 +4,6 @@ import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,8 @@ from sklearn.svm import SVC
 
 from .data.protocols import apply_protocol
 from .data.splits import SplitError, held_out, iter_folds
-from .data.table import probabilities, probability_columns
 from .evaluation.fixed_features import run_fixed_features
 from .evaluation.metrics import evaluate
-from .evaluation.results import ResultsError, load_predictions, load_results
 from .evaluation.run import Run
 from .training.baselines import LogisticRegression, NeuralNetwork
 from .training.cached_features import extract_features
@@ -149,62 +146,6 @@ def run_svm(tracks: pd.DataFrame, protocol: str, architecture: str, *, seed: int
     run = run_baseline(tracks, features, protocol, model, make_estimator, seed=seed)
     return replace(
         run, weights=learn.training_run.weights, mel_settings=learn.training_run.mel_settings
-    )
-
-
-def run_ensemble(
-    tracks: pd.DataFrame,
-    protocol: str,
-    folder: str | Path,
-    name: str,
-    models: Sequence[str],
-    *,
-    seed: int = 0,
-) -> Run:
-    """Soft voting: the mean of the probabilities that several models have predicted before.
-
-    Parameters
-    ----------
-    tracks, protocol
-        As for `train_and_evaluate`.
-    folder
-        With the results of each model under this protocol with this seed.
-    name
-        Of the ensemble in the results.
-    models
-        Their names in the results.
-
-    Raises
-    ------
-    ResultsError
-        If one of the models has no result yet.
-    """
-    split = apply_protocol(tracks, protocol, seed)
-    runs = load_results(folder).query("protocol == @protocol and seed == @seed")
-    runs = runs[runs["model"].isin(models)]
-    if len(runs) < len(models):
-        missing = ", ".join(sorted(set(models) - set(runs["model"])))
-        raise ResultsError(
-            f"The ensemble needs {missing}, which has no result under {protocol} with seed {seed} "
-            "yet. Run it first."
-        )
-    tables = [load_predictions(folder, runs.loc[[i]]).set_index("track_id") for i in runs.index]
-    mean = sum(map(probabilities, tables)) / len(tables)
-    columns = mean.set_axis(probability_columns(mean), axis=1).assign(predicted=mean.idxmax(axis=1))
-    predictions = split.merge(columns, left_on="track_id", right_index=True)
-    last = runs.iloc[-1]
-    return Run(
-        model=name,
-        architecture=name,
-        recipe="ensemble",
-        weights="; ".join(runs["weights"].unique()),
-        seed=seed,
-        collection=last["collection"],
-        train_tracks=int(last["train_tracks"]),
-        seconds=round(float(runs["seconds"].sum()), 1),
-        device=last["device"],
-        result=evaluate(predictions, protocol, split=split),
-        predictions=predictions,
     )
 
 

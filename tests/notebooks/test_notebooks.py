@@ -16,11 +16,12 @@ from melgenre.data.synthetic.collection import GENRES, make_synthetic_collection
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {
-    "RECIPE": "smoke-test",
     "WHOLE": "smoke-test",
     "TUNED": "smoke-test",
     "ARCHITECTURE": "mobilenet_v3_small",
     "MODEL": "mobilenet_v3_small",
+    "SMALLER": "efficientnet_lite0",
+    "LARGER": "efficientnet_lite0",
 }
 
 
@@ -82,6 +83,7 @@ def test_all_notebooks_run_top_to_bottom_on_a_folder_of_music(project, music, mo
         executed = nbformat.read(project / "runs" / file.name, as_version=4)
         assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source)
     assert "Accuracy of mobilenet_v3_small, smoke-test:" in run.stdout
+    assert "Accuracy of efficientnet_lite0+efficientnet_lite0, discriminant:" in run.stdout
     assert {f.name for f in (project / "models" / "mobilenet_v3_small").iterdir()} == {
         "learner.pkl", "model.safetensors", "model.onnx", "config.json", "split.csv", "README.md",
     }  # fmt: skip
@@ -93,7 +95,7 @@ def test_all_notebooks_run_on_ten_clips_per_genre(project, ten_per_genre, monkey
     run = run_notebooks(project)
     assert run.returncode == 0, run.stdout + run.stderr
     # The strictest split separates artists, and its accuracy is marked as a rough estimate.
-    accuracies = re.findall(r"^Accuracy of mobilenet_v3_small, smoke-test: (.*)$", run.stdout, re.M)
+    accuracies = re.findall(r"^Accuracy of .*?, .*?: (.*)$", run.stdout, re.M)
     assert any("(random)" in accuracy for accuracy in accuracies)
     strict = [accuracy for accuracy in accuracies if "(artist-split)" in accuracy]
     assert strict

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from melgenre.data.splits import held_out
+from melgenre.data.splits import SplitError, held_out
 from melgenre.heads import SignedRoot, head_with_ood_score, member_heads
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.networks import BUILT_IN, ArchitectureError, build_network, weights_source
@@ -24,27 +24,53 @@ from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
 from melgenre.training.fit import fit
 from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.network_plots import plot_network
 from melgenre.training.transfer import transfer_learner
 
 
-@pytest.mark.parametrize(("n", "d"), [(40, 500), (400, 350), (12, 3)])
-def test_a_discriminant_is_one_linear_layer_with_scikit_learns_probabilities(n, d):
+@pytest.mark.parametrize(("n", "d", "k"), [(40, 500, 3), (450, 420, 3), (12, 3, 3), (30, 50, 2)])
+def test_a_discriminant_is_one_linear_layer_with_scikit_learns_logits(n, d, k):
     torch.manual_seed(0)
-    genres = torch.arange(n) % 3
+    genres = torch.arange(n) % k
     features = torch.randn(n, d) * torch.rand(d) * 5 + genres[:, None] * torch.randn(d) + 2
-    head = nn.Sequential(SignedRoot(), nn.BatchNorm1d(d), nn.Linear(d, 3))
+    head = nn.Sequential(SignedRoot(), nn.BatchNorm1d(d), nn.Linear(d, k))
     fit_discriminant(head, features, genres, shrinkage=0.2)
-    expected = make_pipeline(
+    lda = make_pipeline(
         StandardScaler(),
         PCA(min(COMPONENTS, n - 1, d), svd_solver="full"),
         LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2),
     )
     roots = SignedRoot()(features.double()).numpy()
-    expected = expected.fit(roots, genres).predict_proba(roots)
+    expected = lda.fit(roots, genres).decision_function(roots)
+    if k == 2:  # scikit-learn gives the difference
+        expected = np.stack([0 * expected, expected], axis=1)
     with torch.no_grad():
         logits, ood_score = head_with_ood_score(head.eval(), features)
-    np.testing.assert_allclose(logits.softmax(1), expected, atol=2e-3)
+    logits = logits.double().numpy()
+    # The same but for a constant of each clip, and the temperature.
+    differences, expected = logits - logits[:, :1], expected - expected[:, :1]
+    temperature = np.median(expected[:, 1:] / differences[:, 1:])
+    assert 1 / 3 < temperature < 20.1
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(differences * temperature, expected, atol=1e-3 * scale)
     assert ood_score.square().mean() == pytest.approx(1, abs=0.01)
+
+
+def test_a_discriminant_of_few_clips_is_not_overconfident():
+    # Noise: no genre is more probable than another.
+    torch.manual_seed(0)
+    genres = torch.arange(60) % 3
+    head = nn.Sequential(SignedRoot(), nn.BatchNorm1d(200), nn.Linear(200, 3))
+    fit_discriminant(head, torch.randn(60, 200), genres, shrinkage=0.2)
+    with torch.no_grad():
+        confidence = head.eval()(torch.randn(300, 200)).softmax(dim=1).amax(dim=1)
+    assert confidence.mean() < 0.5
+
+
+def test_a_discriminant_of_one_clip_per_genre_raises_an_error():
+    head = nn.Sequential(SignedRoot(), nn.BatchNorm1d(20), nn.Linear(20, 3))
+    with pytest.raises(SplitError, match="3 clips of 3 genres"):
+        fit_discriminant(head, torch.randn(3, 20), torch.arange(3), shrinkage=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +106,14 @@ def test_an_ensemble_predicts_the_mean_of_its_members(ensemble, few):
     scores = [head_with_ood_score(member, features)[1] for member in member_heads(head)]
     expected = torch.stack(scores).square().mean(dim=0).sqrt()
     torch.testing.assert_close(head_with_ood_score(head, features)[1], expected)
+
+
+@pytest.mark.slow
+def test_the_diagram_of_an_ensemble_shows_its_backbones(ensemble):
+    ax = plot_network(ensemble)
+    text = " ".join(part.get_text() for part in ax.texts)
+    assert text.count(f"{BUILT_IN}: 2048 textures") == 2
+    assert "8 heads, mean of" in text
 
 
 @pytest.mark.slow

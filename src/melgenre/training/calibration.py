@@ -38,18 +38,34 @@ def calibrate(learn: Learner) -> dict[str, Any]:
     items = learn.dls.valid_ds.items
     logits, ood_scores = logits_and_scores(learn, items)
     genres = torch.tensor([learn.dls.vocab.o2i[genre] for genre in items["genre"]])
-
-    def loss(log_temperature):
-        return cross_entropy(logits / np.exp(log_temperature), genres).item()
-
-    # A temperature outside [1/e, e] indicates a broken learner or too few clips.
-    temperature = float(np.exp(minimize_scalar(loss, bounds=(-1, 1), method="bounded").x))
+    temperature = fit_temperature(logits, genres)
     threshold = round(float(np.quantile(ood_scores, OOD_QUANTILE)), 4)
     return {
         "temperature": round(temperature, 4),
         "ood_threshold": threshold if len(items) >= FEWEST_CLIPS else None,
         "tracks": len(items),
     }
+
+
+def fit_temperature(logits: torch.Tensor, genres: torch.Tensor) -> float:
+    """The number that the logits are divided by for the lowest cross-entropy.
+
+    Parameters
+    ----------
+    logits : torch.Tensor [shape=(n, n_genres)]
+    genres : torch.Tensor [shape=(n,)]
+        The numbers of the true genres.
+
+    Returns
+    -------
+    float
+        Between 1/e and e^3; a temperature at these bounds means a broken learner or too few clips.
+    """
+
+    def loss(log_temperature):
+        return cross_entropy(logits / np.exp(log_temperature), genres).item()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-1, 3), method="bounded").x))
 
 
 def logits_and_scores(learn: Learner, items: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,13 +1,21 @@
 """A linear head in closed form: scaling, principal components and a linear discriminant."""
 
+import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.model_selection import cross_val_predict
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from ..data.splits import SplitError
+from .calibration import fit_temperature
+
 COMPONENTS = 400
 """Principal components that the discriminant uses; fewer where there are fewer clips."""
+
+FOLDS = 5
+"""Of the cross-validation that sets the scale of the logits."""
 
 
 def fit_discriminant(
@@ -20,6 +28,10 @@ def fit_discriminant(
     first, and the weights of the last layer are the product of the others. The method is that of
     Friedman, "Regularized discriminant analysis" (1989), and scikit-learn computes it.
 
+    With almost as many components as clips a discriminant is overconfident, the more the fewer
+    clips there are. So its logits are divided by the temperature that a cross-validation of the
+    training clips gives.
+
     Parameters
     ----------
     head
@@ -30,7 +42,18 @@ def fit_discriminant(
         Numbers of the genres; each occurs.
     shrinkage
         Between 0, the covariance of the clips, and 1, the same variance for all components.
+
+    Raises
+    ------
+    SplitError
+        If there are no more clips than genres.
     """
+    labels = genres.cpu().numpy()
+    if len(labels) <= len(set(labels)):
+        raise SplitError(
+            f"A linear discriminant needs more than one clip of a genre; there are {len(labels)} "
+            f"clips of {len(set(labels))} genres. Add some, or choose the recipe 'texture'."
+        )
     *first, norm, last = head.eval()
     with torch.no_grad():
         x = nn.Sequential(*first)(features).cpu().numpy().astype("float64")
@@ -38,9 +61,11 @@ def fit_discriminant(
     pca = PCA(min(COMPONENTS, len(x) - 1, x.shape[1]), svd_solver="full")
     components = pca.fit_transform(scaler.transform(x))
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
-    lda.fit(components, genres.cpu().numpy())
-    weights = lda.coef_ @ pca.components_
-    bias = lda.intercept_ - weights @ pca.mean_
+    lda.fit(components, labels)
+    temperature = _temperature(lda, components, labels)
+    coefficients, intercept = _per_genre(lda)
+    weights = coefficients @ pca.components_ / temperature
+    bias = intercept / temperature - weights @ pca.mean_
     with torch.no_grad():
         norm.weight.fill_(1)
         norm.bias.fill_(0)
@@ -51,3 +76,23 @@ def fit_discriminant(
             (last.bias, bias),
         ):
             ours.copy_(torch.from_numpy(fitted))
+
+
+def _temperature(lda, components, labels):
+    """The temperature of logits for clips that a discriminant was not fitted on."""
+    folds = min(FOLDS, np.unique(labels, return_counts=True)[1].min())
+    if folds < 3:  # too few clips to hold some out
+        return 1.0
+    logits = cross_val_predict(lda, components, labels, cv=folds, method="decision_function")
+    if logits.ndim == 1:  # of two genres scikit-learn gives the difference
+        logits = np.stack([0 * logits, logits], axis=1)
+    return fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))
+
+
+def _per_genre(lda):
+    """The coefficients and intercepts of each genre."""
+    if len(lda.classes_) > 2:
+        return lda.coef_, lda.intercept_
+    # Of two genres scikit-learn gives the difference.
+    zero = np.zeros_like(lda.coef_), np.zeros_like(lda.intercept_)
+    return np.concatenate([zero[0], lda.coef_]), np.concatenate([zero[1], lda.intercept_])

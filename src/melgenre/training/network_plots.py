@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ..data.mel_settings import MelSettings
-from ..networks import ArchitectureError, TextureBackbone
+from ..heads import member_heads
+from ..textures import ArchitectureError, JoinedBackbones, TextureBackbone
 from .learner import image_batch, is_frozen
 
 FILL = {"data": "#F2F2F2", "frozen": "#CDE4F3", "trained": "#FBE0C3"}
@@ -35,17 +36,24 @@ def plot_network(learn: Learner) -> Axes:
     body, head = learn.model.eval()
     settings = _settings(learn)
     layers = "frozen" if is_frozen(learn) else "trained"
-    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    heads = member_heads(head)
+    linear = [layer for layer in heads[0].modules() if isinstance(layer, nn.Linear)]
     image = torch.zeros(1, 3, settings.n_mels, settings.columns, device=linear[0].weight.device)
     with torch.no_grad():
-        parts = _texture_parts if isinstance(body, TextureBackbone) else _whole_parts
-        columns = parts(body, image, layers, linear[0].in_features)
+        if isinstance(body, JoinedBackbones):
+            columns = _joined_parts(body, image, layers, learn.training_run.architecture)
+        else:
+            parts = _texture_parts if isinstance(body, TextureBackbone) else _whole_parts
+            columns = parts(body, image, layers, linear[0].in_features)
     widths = " → ".join(str(n) for n in [linear[0].in_features, *(x.out_features for x in linear)])
+    last = f"head\n{widths}"
+    if len(heads) > 1:
+        last = f"{len(heads)} heads, mean of\ntheir probabilities"
     picture = f"mel-spectrogram\n{settings.n_mels} bands ×\n{settings.columns} frames"
     columns = [
         [("data", picture)],
         *columns,
-        [("trained", f"head\n{widths}")],
+        [("trained", last)],
         [("data", f"{len(learn.dls.vocab)} genres")],
     ]
     _, ax = plt.subplots(figsize=(9, 2.5), layout="constrained")
@@ -66,6 +74,14 @@ def _texture_parts(body, image, layers, n_features):
         ],
         [("data", f"mean and std\nover time\nin {body.zones} zones\n{n_features} features")],
     ]
+
+
+def _joined_parts(body, image, layers, architecture):
+    """The same for an ensemble: one box per backbone."""
+    names = architecture.split("+")
+    widths = [backbone(image).shape[1] for backbone in body]
+    boxes = [f"{name}: {width} textures" for name, width in zip(names, widths, strict=True)]
+    return [[(layers, box) for box in boxes]]
 
 
 def _whole_parts(body, image, layers, n_features):

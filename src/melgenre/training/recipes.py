@@ -48,14 +48,12 @@ class Recipe:
     smoothing: float = 0.0
     weight_decay: float | None = None
     shrinkage: float | None = None
-    lr: float = 1e-3
+    lr: float = 3e-4
     lr_ratio: float = 10.0
     averaging: float = 0.98
     augmentation: tuple[str, ...] = ()
     built_in: str | None = None
 
-
-ALL = ("time", "bands", "filter", "masks", "style")
 
 RECIPES = {
     # Textures of the early layers, pretrained and frozen, and a head that is trained on these.
@@ -78,7 +76,7 @@ RECIPES = {
     "frozen-head": Recipe("whole", freeze_epochs=10),
     # The head first, then all layers, the early ones at smaller learning rates.
     "fine-tune": Recipe(
-        "whole", freeze_epochs=10, epochs=20, augmentation=ALL, built_in="fine-tune-texture"
+        "whole", freeze_epochs=10, epochs=20, augmentation=("crop",), built_in="fine-tune-texture"
     ),
     # The same for the textures, whose head is large: at smaller rates.
     "fine-tune-texture": Recipe(
@@ -88,7 +86,7 @@ RECIPES = {
         smoothing=0.1,
         lr=1e-4,
         lr_ratio=2.0,
-        augmentation=ALL,
+        augmentation=("crop", "time", "filter", "style"),
         built_in="fine-tune-texture",
     ),
     # To see that everything runs: the tests use it.
