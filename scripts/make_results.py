@@ -45,9 +45,8 @@ NETWORKS = [
     ("resnet50", "texture"),
     ("resnet34", "discriminant"),
     ("resnet50", "discriminant"),
-    ("resnet34+resnet50", "ensemble"),
+    ("resnet34+resnet50", "discriminant"),
     (BUILT_IN, "texture"),
-    (BUILT_IN, "linear"),
     (BUILT_IN, "discriminant"),
 ]
 FINE_TUNED = [

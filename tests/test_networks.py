@@ -202,7 +202,7 @@ def test_the_built_in_backbone_has_the_checksum_in_the_notice():
 @pytest.mark.slow
 def test_the_built_in_backbone_needs_no_download(offline, images):
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
-    learn = genre_learner(image_dataloaders(few), BUILT_IN, "linear")
+    learn = genre_learner(image_dataloaders(few), BUILT_IN, "discriminant")
     assert re.fullmatch(
         r"EfficientNet-Lite0's first blocks, in melgenre \(Apache-2.0, sha256 [0-9a-f]{8}\)",
         learn.training_run.weights,

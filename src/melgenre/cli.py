@@ -186,7 +186,7 @@ def train(
     ] = "resnet34",
     recipe: Annotated[
         str, typer.Option(help=f"One of {', '.join(RECIPES)}; or such as fine-tune@100.")
-    ] = "texture",
+    ] = "discriminant",
     seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
     mel: Mel = None,
     quiet: Quiet = False,

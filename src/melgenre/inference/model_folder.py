@@ -29,7 +29,11 @@ PRIVATE = (LEARNER, SPLIT)
 """Files that are never published: a pickle can run code, and a split names a user's tracks."""
 
 MOST_GENRES = 10_000
-RENAMED_RECIPES = {"first-project": "frozen-head", "quick": "smoke-test"}
+RENAMED_RECIPES = {
+    "first-project": "frozen-head",
+    "quick": "smoke-test",
+    "linear": "discriminant",
+}
 """Names of recipes up to format 4, and their names today."""
 
 UNKNOWN = {

@@ -95,7 +95,7 @@ def _train_head(learn, head, dls, recipe):
     learner.logger = learn.logger
     if not hasattr(learn, "progress"):  # inside `learn.no_bar()`
         learner.remove_cb(ProgressCallback)
-    learner.fit_one_cycle(recipe.freeze_epochs, wd=recipe.weight_decay)
+    learner.fit_one_cycle(recipe.freeze_epochs)
     for name in ("values", "losses", "iters", "lrs", "metric_names"):
         setattr(learn.recorder, name, getattr(learner.recorder, name))
 

@@ -25,8 +25,6 @@ class Recipe:
         Epochs with the body frozen, and epochs of all layers after them.
     smoothing
         Label smoothing of the loss.
-    weight_decay
-        Of the optimiser (AdamW) while the body is frozen; None: torch's own, 0.01.
     shrinkage
         Of the covariances, for linear heads that are fitted in closed form, by linear discriminant
         analysis; None: all heads are trained by the optimiser.
@@ -46,7 +44,6 @@ class Recipe:
     freeze_epochs: int
     epochs: int = 0
     smoothing: float = 0.0
-    weight_decay: float | None = None
     shrinkage: float | None = None
     lr: float = 3e-4
     lr_ratio: float = 10.0
@@ -58,11 +55,8 @@ class Recipe:
 RECIPES = {
     # Textures of the early layers, pretrained and frozen, and a head that is trained on these.
     "texture": Recipe("texture", freeze_epochs=30, smoothing=0.1, built_in="texture"),
-    # The same textures and one linear layer: the model in the package, of 0.3 MB.
-    "linear": Recipe(
-        "linear", freeze_epochs=30, smoothing=0.1, weight_decay=2.0, built_in="linear"
-    ),
-    # The same textures and a linear discriminant, which takes a second.
+    # The same textures and a linear discriminant, which is one linear layer and has no epochs: the
+    # recipe of the model in the package.
     "discriminant": Recipe("linear", freeze_epochs=30, shrinkage=0.2, built_in="discriminant"),
     # The mean of several heads on the same textures.
     "ensemble": Recipe(
