@@ -198,6 +198,8 @@ def train(
     """
     with _errors_as_messages():
         with extra_packages("train", "Training"):
+            from fastai.vision.all import noop
+
             from .data.collection import describe_collection, load_collection
             from .data.protocols import strictest_protocol
             from .evaluation.metrics import format_score
@@ -214,7 +216,7 @@ def train(
         tracks = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
         protocol = strictest_protocol(tracks)
         # fastai's own bar would fill a file that the output goes to.
-        log = (lambda epoch: None) if quiet else _print_epoch
+        log = noop if quiet else _print_epoch  # `noop` also hides the bar of the features
         run = train_and_evaluate(tracks, protocol, architecture, recipe, seed, log=log)
         export_learner(run, out)
     print(f"Genres:   {', '.join(run.learner.dls.vocab)}")
