@@ -200,6 +200,22 @@ def test_the_best_model_is_compared_with_each_of_the_others():
     assert others["p_value"].between(0, 1).all()
 
 
+def test_models_are_compared_on_the_seeds_that_both_have(tmp_path):
+    def other_tracks(run):
+        """The run on a split that is drawn by another seed."""
+        predictions = run.predictions.assign(track_id=["c", "d"])
+        return replace(run, predictions=predictions, result=evaluate(predictions, "random"))
+
+    record_run(tmp_path, evaluated("best", "random"))
+    record_run(tmp_path, other_tracks(evaluated("best", "random", seed=1)))
+    record_run(tmp_path, evaluated("one seed", "random", jazz=(0.9, 0.8)))
+    record_run(tmp_path, evaluated("another seed", "random", jazz=(0.1, 0.9), seed=2))
+    table = compare_models(tmp_path, "random")
+    assert table["difference"].round(3).to_dict() == pytest.approx(
+        {"best": float("nan"), "one seed": 0.5, "another seed": float("nan")}, nan_ok=True
+    )
+
+
 def test_a_table_gives_the_number_of_seeds_if_some_are_missing(tmp_path):
     record_run(tmp_path, example())
     (text,) = table_of_results(tmp_path).loc["small, smoke-test"]

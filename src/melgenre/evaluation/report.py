@@ -113,17 +113,25 @@ def compare_models(folder: str | Path, protocol: str = "fault-filtered") -> pd.D
     -------
     pd.DataFrame
         One row per model, the best first: `accuracy`, `difference` of the best model to it with
-        `low` and `high` (95 % interval), and `p_value` of `paired_permutation_test`.
+        `low` and `high` (95 % interval), and `p_value` of `paired_permutation_test`, on the seeds
+        that both have.
     """
     runs = load_results(folder)
     runs = runs[runs["protocol"] == protocol]
     mean = runs.groupby("model")["accuracy"].mean().sort_values(ascending=False)
     tables = {model: load_predictions(folder, runs[runs["model"] == model]) for model in mean.index}
+    best = tables[mean.index[0]]
     rows = [{"model": mean.index[0], "accuracy": mean.iloc[0]}]
     for model in mean.index[1:]:
-        test = paired_permutation_test(tables[mean.index[0]], tables[model])
-        low, high = test.pop("interval")
-        rows.append({"model": model, "accuracy": mean[model], "low": low, "high": high, **test})
+        other = tables[model]
+        # A split that is drawn at random differs between seeds.
+        shared = set(best["seed"]) & set(other["seed"])
+        test = {}
+        if shared:
+            pair = (table[table["seed"].isin(shared)] for table in (best, other))
+            test = paired_permutation_test(*pair)
+            test["low"], test["high"] = test.pop("interval")
+        rows.append({"model": model, "accuracy": mean[model], **test})
     columns = ["accuracy", "difference", "low", "high", "p_value"]
     return pd.DataFrame(rows).set_index("model").reindex(columns=columns)
 

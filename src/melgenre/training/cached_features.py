@@ -52,12 +52,11 @@ def extract_features(
     -------
     np.ndarray [shape=(n, ...), dtype=float32]
     """
-    names = learn.training_run.architecture.split("+")
-    bodies = learn.model[0] if isinstance(learn.model[0], JoinedBackbones) else [learn.model[0]]
-    parts = [
-        _extract_by(learn, body, name, tracks, dtype)
-        for body, name in zip(bodies, names, strict=True)
-    ]
+    body, name = learn.model[0], learn.training_run.architecture
+    if not isinstance(body, JoinedBackbones):
+        return _extract_by(learn, body, name, tracks, dtype)
+    members = zip(body, name.split("+"), strict=True)
+    parts = [_extract_by(learn, member, name, tracks, dtype) for member, name in members]
     return np.concatenate(parts, axis=1)
 
 
