@@ -269,7 +269,10 @@ def record_head_outputs(learn, outputs):
 
 
 @pytest.mark.slow
-def test_training_uses_the_fastest_precision_and_predictions_are_float32(images, bf16):
+def test_training_uses_the_fastest_precision_and_predictions_are_float32(
+    images, bf16, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))  # no checkpoint to resume from
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
     outputs = []
