@@ -69,11 +69,13 @@ def images(music, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def learner(images):
+def learner(images, tmp_path_factory):
     """A small network after a short training. It runs, but is not accurate."""
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:4])]
     learn = genre_learner(image_dataloaders(few), "resnet18", "smoke-test", pretrained=False)
-    with learn.no_bar(), learn.no_logging():
+    with pytest.MonkeyPatch.context() as patch, learn.no_bar(), learn.no_logging():
+        # Not the checkpoint of an earlier, interrupted run of the tests.
+        patch.setenv("MELGENRE_HOME", str(tmp_path_factory.mktemp("home")))
         fit(learn)
     # A prediction clears fastai's recorder, so the losses are kept here.
     learn.training_losses = [float(epoch[0]) for epoch in learn.recorder.values]

@@ -94,6 +94,7 @@ def test_the_guard_raises_an_error_if_devices_mix():
         assert elsewhere.sum().item() == 0
 
 
+@pytest.mark.bf16
 @pytest.mark.slow
 @pytest.mark.parametrize("pretrained", [True, False], ids=["frozen", "from scratch"])
 @pytest.mark.parametrize("recipe", ["texture", "frozen-head", "fine-tune", "smoke-test"])

@@ -115,6 +115,7 @@ def as_if_pretrained(learn):
     learn.training_run = replace(learn.training_run, weights="as if from ImageNet")
 
 
+@pytest.mark.bf16
 @pytest.mark.slow
 def test_fastai_methods_work_after_fit(fitted, images):
     with fitted.no_bar():
@@ -268,6 +269,7 @@ def record_head_outputs(learn, outputs):
     )
 
 
+@pytest.mark.bf16
 @pytest.mark.slow
 def test_training_uses_the_fastest_precision_and_predictions_are_float32(
     images, bf16, tmp_path, monkeypatch
@@ -289,6 +291,7 @@ def test_training_uses_the_fastest_precision_and_predictions_are_float32(
     assert learn.training_run.precision == ("bfloat16" if bf16 else "float32")
 
 
+@pytest.mark.bf16
 @pytest.mark.slow
 def test_mixed_precision_can_be_nested_and_interrupted(images, monkeypatch):
     monkeypatch.setenv("MELGENRE_BF16", "1")
@@ -411,11 +414,11 @@ def test_a_full_disk_does_not_stop_a_training(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]
-    for weights, message in (
-        ("none (from scratch)", "cannot be saved"),
-        ("as if", "cannot be cached"),
+    for weights, recipe, message in (
+        ("none (from scratch)", "smoke-test", "cannot be saved"),
+        ("as if", "texture", "cannot be cached"),
     ):
-        learn = genre_learner(image_dataloaders(few), "resnet18", "texture", pretrained=False)
+        learn = genre_learner(image_dataloaders(few), "resnet18", recipe, pretrained=False)
         learn.training_run = replace(learn.training_run, weights=weights)
         with learn.no_bar(), learn.no_logging(), pytest.warns(match=message), small_disk():
             fit(learn)
@@ -575,11 +578,14 @@ def test_an_interrupted_training_resumes_and_gives_the_same_weights(
     assert not list((tmp_path / "data" / "checkpoints").iterdir())
 
 
+@pytest.mark.bf16
 @pytest.mark.slow
 def test_fine_tuning_keeps_the_average_of_the_weights_and_the_best_epoch_on_valid(
     images, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    # Saved after each epoch: the second training must not resume the first, of another part.
+    monkeypatch.setattr("melgenre.training.checkpoint.SECONDS_BETWEEN", 0)
     recipe = Recipe("whole", freeze_epochs=1, epochs=4, lr=0.3)  # so large that it diverges
     monkeypatch.setitem(RECIPES, "fine-tune", recipe)
     few = images[images["genre"].isin(sorted(images["genre"].unique())[:2])]

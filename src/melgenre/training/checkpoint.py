@@ -12,6 +12,7 @@ from fastai.vision.all import Callback, CancelEpochException, Learner, noop
 
 from ..errors import MelgenreWarning
 from ..files import atomic_write, project_folder, sweep
+from .precision import training_dtype
 from .recipes import get_recipe
 
 SECONDS_BETWEEN = 10
@@ -25,7 +26,8 @@ def checkpoint_file(learn: Learner) -> Path:
     """The file for the checkpoints of one training, in `data/checkpoints` of the project.
 
     Its name is a hash of all that the result depends on: the initial weights, the images with their
-    genres and split, the recipe and seed, device, number of threads and version of torch.
+    genres and split, the recipe and seed, device, precision, number of threads and version of
+    torch.
 
     Parameters
     ----------
@@ -34,14 +36,16 @@ def checkpoint_file(learn: Learner) -> Path:
     """
     digest = hashlib.sha256()
     run = learn.training_run
-    settings = (get_recipe(run.recipe), run.seed, run.weights, str(learn.dls.device), learn.dls.bs)
-    digest.update(repr((*settings, torch.get_num_threads(), torch.__version__)).encode())
+    device = learn.dls.device
+    settings = (get_recipe(run.recipe), run.seed, run.weights, learn.dls.bs)
+    machine = (str(device), training_dtype(device.type), torch.get_num_threads(), torch.__version__)
+    digest.update(repr(settings + machine).encode())
     for tensor in learn.model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     for part in (learn.dls.train_ds, learn.dls.valid_ds):
-        for image, genre in zip(part.items["image"], part.items["genre"], strict=True):
-            digest.update(Path(image).read_bytes() + genre.encode())
-        digest.update(b"next part")
+        # The name of the part, since the best epoch is chosen on `valid` but not on `test`.
+        for image, *names in part.items[["image", "genre", "split"]].itertuples(index=False):
+            digest.update(Path(image).read_bytes() + "/".join(names).encode())
     return project_folder() / "data" / "checkpoints" / f"{digest.hexdigest()[:16]}.pth"
 
 
