@@ -18,7 +18,7 @@ PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check model results check kill notebooks lock
+.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check model results check kill notebooks lock demo-picture
 .PHONY: address clean exported
 
 help:  ## print this list
@@ -92,10 +92,10 @@ gpu-check: $(VENV)/.test  ## on a GPU: run the tests that need one, record times
 model: $(VENV)/.run  ## train the built-in model (needs all of GTZAN)
 	$(BIN)/python $(QUIET) scripts/make_model.py
 
-results: $(VENV)/.run  ## train all models under all protocols, 3 seeds each; renew tables and notebook 08
+results: $(VENV)/.run  ## train all models under all protocols, 3 seeds each; renew tables and notebook 09
 	$(BIN)/python $(QUIET) scripts/make_results.py
 	$(BIN)/python $(QUIET) scripts/results_table.py
-	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 08_honest_numbers.ipynb
+	$(BIN)/python $(QUIET) scripts/run_notebooks.py --in-place 09_honest_numbers.ipynb
 
 check: $(VENV)/.run  ## compute every committed result again from its predictions
 	$(BIN)/python $(QUIET) scripts/check_results.py
@@ -106,6 +106,9 @@ kill: $(VENV)/.test  ## kill each operation that writes files 25 times, and chec
 notebooks: $(VENV)/.run  ## run the notebooks in place on real music, and renew the tables of results
 	$(BIN)/python $(QUIET) scripts/run_notebooks.py --collection $(COLLECTION) --in-place
 	$(BIN)/python $(QUIET) scripts/results_table.py
+
+demo-picture: $(VENV)/.test  ## record the moving picture of the README (after make run)
+	$(BIN)/python $(QUIET) scripts/make_demo_picture.py
 
 lock: $(VENV)/.run  ## renew requirements.lock: constraints.txt with the hashes of all files
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv

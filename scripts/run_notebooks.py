@@ -7,6 +7,7 @@ the notebooks themselves are executed and their results are written to `results/
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -83,13 +84,34 @@ def run(file, settings, *, in_place):
 
 
 def strip_run_details(file):
-    """Remove the paths and times that papermill has recorded: they are of no use to a reader."""
+    """Remove what is of no use to a reader: papermill's paths and times, and dead controls."""
     notebook = nbformat.read(file, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = join_lines(o for o in cell.outputs if not is_dead_control(o))
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
     notebook.metadata.pop("widgets", None)
     nbformat.write(notebook, file)
+
+
+def is_dead_control(output):
+    """Whether an output is a progress bar, which a page shows at 0 %, or a set of sliders."""
+    text = output.get("data", {}).get("text/plain", "")
+    return bool(re.match(r"[^|]*\d+%\|", text)) or text.startswith("interactive(")
+
+
+def join_lines(outputs):
+    """Outputs with the lines that follow each other as one: a page puts a gap between outputs."""
+    joined = []
+    for output in outputs:
+        before = joined[-1] if joined else {}
+        if output.output_type == "stream" and before.get("name") == output.name:
+            before["text"] += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def results_file(in_place):

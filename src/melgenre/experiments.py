@@ -1,4 +1,4 @@
-"""Run models under protocols: what `make results` calls and notebook 08 shows."""
+"""Run models under protocols: what `make results` calls and notebook 09 shows."""
 
 import itertools
 import tempfile

@@ -5,7 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from .errors import MelgenreError, MelgenreWarning, extra_packages
+from .errors import MelgenreError, MelgenreWarning
 
 DRIVE_PROMPT = (
     "Colab will ask for access to your Google Drive. The music, the images and the models are "
@@ -36,31 +36,42 @@ def set_up(*, drive: bool = False) -> None:
 
 
 def show_warnings_as_sentences() -> None:
-    """Print the message of each of this package's warnings, without the file that gave it."""
+    """Print the message of each of this package's warnings, without the file that gave it.
+
+    A cell of a notebook prints each sentence once, even if it trains several models.
+    """
     warnings.simplefilter("always", MelgenreWarning)
-    show = warnings.showwarning
+    show, shown = warnings.showwarning, set()
 
     def show_sentence(message, category, *others, **options):
-        if issubclass(category, MelgenreWarning):
-            print(message)
-        else:
+        if not issubclass(category, MelgenreWarning):
             show(message, category, *others, **options)
+        elif str(message) not in shown:
+            print(message)
+            if shell is not None:
+                shown.add(str(message))
 
+    shell = _notebook_shell()
+    if shell is not None:
+        shell.events.register("pre_run_cell", lambda _: shown.clear())
     warnings.showwarning = show_sentence
 
 
 def show_errors_as_sentences() -> None:
     """Show the message of this package's errors instead of a traceback; `%tb` shows that.
 
-    The cell still fails, so that "Run all" and papermill stop there. Without IPython, nothing
+    The cell still fails, so that "Run all" and papermill stop there. Outside IPython nothing
     changes.
     """
-    with extra_packages("notebooks", "A notebook"):
-        from IPython import get_ipython
-
-    shell = get_ipython()
+    shell = _notebook_shell()
     if shell is not None:
         shell.set_custom_exc((Exception,), _show_error)
+
+
+def _notebook_shell():
+    """IPython's shell; None outside notebooks and IPython."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython else None
 
 
 def _show_error(shell, kind, error, traceback, tb_offset=None):

@@ -1,6 +1,7 @@
 """The committed results agree with their predictions and with the README."""
 
 import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -47,11 +48,24 @@ def test_the_readmes_have_the_committed_results():
         assert with_table(text, shown) == text
 
 
-def test_the_readme_shows_only_its_four_columns(tmp_path):
-    for protocol in ("random", "random-10-fold", "fault-filtered"):
+def test_the_readme_shows_some_models_under_two_protocols(tmp_path):
+    for protocol in ("random", "random-10-fold", "artist-3-fold"):
+        record_run(tmp_path, evaluated("resnet34, texture", protocol))
         record_run(tmp_path, evaluated("small", protocol))
     table = short(table_of_results(tmp_path))
-    assert list(table) == ["random 10-fold", "fault-filtered (443)"]
+    assert list(table) == ["usual random split", "no artist on both sides"]
+    assert list(table.index) == ["ResNet34, textures"]
+
+
+@pytest.mark.slow
+def test_the_first_sentence_of_the_readme_has_the_figures_of_its_table():
+    first = (ROOT / "README.md").read_text().split("<!--")[0]
+    means = summarise_results(ROOT / "results").query("model == 'resnet34, texture'")
+    accuracy = means.set_index("protocol")["accuracy"]
+    figures = [
+        f"{accuracy[name]:.0%}".replace("%", " %") for name in ("random-10-fold", "artist-3-fold")
+    ]
+    assert re.findall(r"\d+ %", first) == figures
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -21,13 +20,15 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_notebook
 from test_notebooks import NOTEBOOKS, with_small_settings
 
+sys.path.append(str(ROOT / "scripts"))
+from set_address import add_commands  # noqa: E402
+
 from melgenre.data.collection import DOWNLOADS
 from melgenre.notebook import DRIVE_PROMPT, NO_DRIVE
 
 FAKES = ROOT / "tests" / "colab"
 ENVIRONMENT = os.environ.get("COLAB_ENVIRONMENT")  # with Colab's versions
 PYTHON = Path(ENVIRONMENT, "bin", "python").absolute() if ENVIRONMENT else sys.executable
-ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 EXECUTE = """
 import sys
 import nbformat
@@ -43,14 +44,15 @@ finally:
 def run_all(notebook, folder, source, python, **environment):
     """Run a notebook alone in a new folder, and return it with its outputs.
 
-    As with "Run all", no cell runs after one that fails. The first cell installs `source`, a URL.
+    As with "Run all", no cell runs after one that fails. The first cell installs from `source`, a
+    URL for git, as if it were the address of the repository.
     """
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None  # remove the committed ones
+    add_commands(notebook, source)
     folder.mkdir()
     file = folder / "notebook.ipynb"
-    text = nbformat.writes(notebook).replace(f"git+{ADDRESS}", source)
-    file.write_text(text.replace(f"clone -q --depth 1 {ADDRESS}", f"clone -q --depth 1 {source}"))
+    nbformat.write(notebook, file)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MELGENRE_")}
     subprocess.run(
         [python, "-c", EXECUTE, file.name], cwd=folder, env=inherited | environment,
@@ -75,9 +77,8 @@ def error(cell):
 
 @pytest.fixture(scope="module")
 def first_cell():
-    """The cell that installs melgenre, and the imports and set-up of the second cell."""
-    cells = code_cells(nbformat.read(NOTEBOOKS[0], as_version=4))
-    return f"{cells[0].source}\n{cells[1].source}"
+    """The cell that installs melgenre and sets up the notebook."""
+    return code_cells(nbformat.read(NOTEBOOKS[0], as_version=4))[0]
 
 
 class TestFirstCell:
@@ -91,9 +92,9 @@ class TestFirstCell:
         pip.chmod(0o755)
 
         def run(*sources, address="https://github.com/somebody/music", **environment):
-            notebook = new_notebook(cells=[new_code_cell(s) for s in (first_cell, *sources)])
+            notebook = new_notebook(cells=[first_cell, *map(new_code_cell, sources)])
             return run_all(
-                notebook, tmp_path / "content", f"git+{address}", PYTHON,
+                notebook, tmp_path / "content", address, PYTHON,
                 PATH=f"{pip.parent}:{os.environ['PATH']}", PYTHONPATH=f"{FAKES}:{ROOT / 'src'}",
                 **environment,
             ).cells  # fmt: skip
@@ -101,11 +102,10 @@ class TestFirstCell:
         return run
 
     @pytest.mark.slow
-    def test_pip_is_constrained_to_the_installed_versions(self, run, tmp_path):
+    def test_pip_installs_the_package_from_its_address(self, run, tmp_path):
         run()
-        assert (tmp_path / "content" / "installed.txt").read_text() == "list --format=freeze\n"
-        assert (tmp_path / "pip.log").read_text().splitlines()[1:] == [
-            "install -q -c installed.txt melgenre[train] @ git+https://github.com/somebody/music"
+        assert (tmp_path / "pip.log").read_text().splitlines() == [
+            "install -q melgenre[train] @ git+https://github.com/somebody/music"
         ]
 
     @pytest.mark.slow
@@ -154,6 +154,17 @@ def test_only_errors_of_the_package_are_shown_as_sentences(tmp_path):
     assert "find_tracks" in error(traceback)
     assert "in divide()" in re.sub(r"\x1b\[[\d;]*m", "", error(other))
     assert after.execution_count is None
+
+
+@pytest.mark.slow
+def test_a_cell_shows_each_warning_of_the_package_once(tmp_path):
+    warn = "import warnings\nfor _ in range(3):\n    warnings.warn(mg.MelgenreWarning('a sentence'))"
+    cells = ["import melgenre as mg\nmg.set_up()", warn, warn]
+    notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
+    _, *warned = run_all(
+        notebook, tmp_path / "content", "", PYTHON, PYTHONPATH=str(ROOT / "src")
+    ).cells
+    assert [printed(cell) for cell in warned] == ["a sentence\n", "a sentence\n"]
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +285,7 @@ def test_the_first_cell_replaces_no_package(new_runtime, source, first_cell, tmp
         return subprocess.run([bin / "pip", *arguments], capture_output=True, text=True).stdout
 
     before = set(pip("freeze").splitlines())
-    notebook = new_notebook(cells=[new_code_cell(first_cell)])
+    notebook = new_notebook(cells=[first_cell])
     (cell,) = run_all(
         notebook, tmp_path / "content", source, bin / "python", PYTHONPATH=str(FAKES),
         PATH=f"{bin}:{os.environ['PATH']}",
@@ -308,4 +319,4 @@ def test_music_is_downloaded_once_and_each_image_is_made_once(runs, server):
 def test_a_notebook_runs_without_google_drive(run_notebook):
     notebook = run_notebook(NOTEBOOKS[1])
     assert_ran(notebook)
-    assert NO_DRIVE.format("mount failed") in printed(code_cells(notebook)[1])
+    assert NO_DRIVE.format("mount failed") in printed(code_cells(notebook)[0])

@@ -108,7 +108,7 @@ def test_all_notebooks_run_on_ten_clips_per_genre(project, ten_per_genre, monkey
 
     assert "These tracks have no artist-filtered split" in printed("03_before_deep_learning")
     assert "Strictest split: " in printed("04_finetune_resnet34")
-    assert "Too few tracks to compare initialisations" in printed("07_reuse_the_learner")
+    assert "Too few tracks to compare initialisations" in printed("08_teach_it_your_genres")
 
 
 @pytest.mark.slow
@@ -136,6 +136,23 @@ def test_only_notebooks_run_in_place_write_to_the_committed_results(project, mus
 
 
 @pytest.mark.slow
+def test_notebooks_run_in_place_keep_no_progress_bar_and_no_sliders(project, music, monkeypatch):
+    monkeypatch.setenv("MELGENRE_DATA", str(music))
+    sources = [
+        "from tqdm.auto import tqdm\nfor i in tqdm(range(2)):\n    print(i)",
+        "from ipywidgets import interact\ninteract(lambda x: x, x=(0, 2));",
+        "import pandas as pd\npd.Series([1, 2])",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in sources])
+    nbformat.write(notebook, project / "bars.ipynb")
+    assert run_notebooks(project, "--in-place", "../bars.ipynb").returncode == 0
+    bar, sliders, table = nbformat.read(project / "bars.ipynb", as_version=4).cells
+    assert [output.text for output in bar.outputs] == ["0\n1\n"]
+    assert sliders.outputs == []
+    assert "text/plain" in table.outputs[0].data
+
+
+@pytest.mark.slow
 def test_a_folder_without_music_gives_an_error_message(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_DATA", str(tmp_path))
     run = run_notebooks(project)
@@ -144,8 +161,10 @@ def test_a_folder_without_music_gives_an_error_message(project, tmp_path, monkey
     assert "Traceback" not in run.stderr
 
 
-def test_make_address_writes_the_address_everywhere(tmp_path):
-    for name in ("pyproject.toml", "README.md"):
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of all that `make address` changes, and a function that runs it there."""
+    for name in ("pyproject.toml", "README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
@@ -154,19 +173,57 @@ def test_make_address_writes_the_address_everywhere(tmp_path):
         command = [sys.executable, tmp_path / "scripts" / "set_address.py", address]
         return subprocess.run(command, capture_output=True, text=True)
 
+    return tmp_path, write
+
+
+def contents(folder):
+    files = [folder / name for name in ("pyproject.toml", "README.md", "CITATION.cff")]
+    return {file.name: file.read_text("utf-8") for file in [*files, *folder.glob("notebooks/*")]}
+
+
+def test_make_address_writes_the_address_everywhere(copy):
+    folder, write = copy
     assert write("somebody/of-music").returncode == 0
-    old = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-    old = old.removeprefix("https://github.com/")
-    for file in [tmp_path / "pyproject.toml", tmp_path / "README.md",
-                 *(tmp_path / "notebooks").glob("*.ipynb")]:  # fmt: skip
-        text = file.read_text()
-        assert "somebody/of-music" in text, file.name
-        assert old not in text, file.name
-    # Writing the old address again gives the same bytes.
-    assert write(old).returncode == 0
+    for name, text in contents(folder).items():
+        assert "github.com/somebody/of-music" in text or "github/somebody/of-music" in text, name
+    urls = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["urls"]
+    assert urls == {"Repository": "https://github.com/somebody/of-music"}
+    readme = (folder / "README.md").read_text()
     for file in NOTEBOOKS:
-        assert (tmp_path / "notebooks" / file.name).read_bytes() == file.read_bytes()
+        colab = (
+            f"colab.research.google.com/github/somebody/of-music/blob/main/notebooks/{file.name}"
+        )
+        first, setup = json.loads((folder / "notebooks" / file.name).read_text())["cells"][:2]
+        assert colab in "".join(first["source"])
+        assert colab in readme
+        setup = "".join(setup["source"])
+        assert (
+            '!pip install -q "melgenre[train] @ git+https://github.com/somebody/of-music"' in setup
+        )
+        assert len([line for line in setup.splitlines() if line]) == 5
+    assert "pip install git+https://github.com/somebody/of-music" in readme
+    assert not re.search(r'pip install "?\.', readme)
+
+
+def test_another_address_replaces_the_first_one(copy):
+    folder, write = copy
+    write("other.people/sounds")
+    expected = contents(folder)
+    write("somebody/of-music")
+    assert contents(folder) != expected
+    write("other.people/sounds")
+    assert contents(folder) == expected
     assert write("no address").returncode == 1
+    assert contents(folder) == expected
+
+
+def test_without_an_address_nothing_links_to_it():
+    """Whoever forks the project gets no badge that leads nowhere."""
+    if "urls" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]:
+        pytest.skip("this repository has its address")
+    for name, text in contents(ROOT).items():
+        assert "colab.research.google.com" not in text, name
+        assert "OWNER" not in text, name
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
@@ -181,14 +238,18 @@ class TestCommitted:
         assert len(text) < 2_000_000
         assert not re.search(r"/(home|root|tmp|work|Users)/", text)
 
-    def test_its_colab_badge_has_the_address_of_the_project(self, file):
-        address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
-        address = address["Repository"].removeprefix("https://github.com/")
-        first, setup = json.loads(file.read_text())["cells"][:2]
-        badge = f"colab.research.google.com/github/{address}/blob/main/notebooks/{file.name}"
-        assert badge in "".join(first["source"])
-        assert f"git+https://github.com/{address}" in "".join(setup["source"])
-        assert f"notebooks/{file.name}" in (ROOT / "README.md").read_text()
+    def test_it_begins_with_what_it_takes_and_ends_with_what_comes_next(self, file):
+        cells = json.loads(file.read_text())["cells"]
+        first, last = ("".join(cells[at]["source"]) for at in (0, -1))
+        assert "**It takes** " in first
+        assert "**What you have now:** " in last
+        for link in re.findall(r"\]\(([^)]*)\)", last.partition("**Next:** ")[2]):
+            assert (file.parent / link).exists(), link
+
+    def test_its_cells_are_short(self, file):
+        for cell in json.loads(file.read_text())["cells"]:
+            lines = [line for line in cell["source"] if line.strip()]
+            assert cell["cell_type"] != "code" or len(lines) <= 15, "".join(lines)
 
     def test_its_set_up_is_short_and_it_imports_the_package_once(self, file):
         cells = [c for c in json.loads(file.read_text())["cells"] if c["cell_type"] == "code"]

@@ -74,3 +74,14 @@ def test_the_same_seed_gives_the_same_network():
     one, two, other = (NeuralNetwork(8, n_iter=20, seed=seed).fit(X, y) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
     assert not np.array_equal(one.predict_proba(X), other.predict_proba(X))
+
+
+def test_the_validation_loss_is_recorded_and_changes_nothing():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 5)), np.repeat(["jazz", "pop", "rock"], 10)
+    alone = NeuralNetwork(4, n_iter=20).fit(X, y)
+    watched = NeuralNetwork(4, n_iter=20).fit(X, y, valid=(X[::3], y[::3]))
+    assert alone.valid_losses_ == []
+    np.testing.assert_array_equal(watched.losses_, alone.losses_)
+    same = NeuralNetwork(4, n_iter=20).fit(X, y, valid=(X, y))
+    np.testing.assert_allclose(same.valid_losses_, same.losses_)

@@ -1,1 +1,1 @@
-"""Accuracies, their intervals and tests, and the results on disk (notebook 08)."""
+"""Accuracies, their intervals and tests, and the results on disk (notebook 09)."""

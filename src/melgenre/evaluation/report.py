@@ -1,4 +1,4 @@
-"""Tables and plots of results: for the README, for notebook 08 and for papers."""
+"""Tables and plots of results: for the README, for notebook 09 and for papers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""An exported model -> the genres of any recording (notebook 07)."""
+"""An exported model -> the genres of any recording (notebooks 07 and 08)."""

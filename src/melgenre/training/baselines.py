@@ -59,6 +59,8 @@ class LogisticRegression:
         After the training.
     losses_ : list of float
         The loss before each step.
+    valid_losses_ : list of float
+        The same on the validation tracks, if `fit` has some.
 
     Examples
     --------
@@ -109,24 +111,43 @@ class LogisticRegression:
         """Logits [shape=(n, n_genres)]: the scores before the softmax."""
         return X @ parameters["W"] + parameters["b"]
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        """Train on descriptors [shape=(n, n_descriptors)] and genres [shape=(n,)]."""
-        X, y = np.asarray(X, dtype=float), np.asarray(y)
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, valid: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> Self:
+        """Train on descriptors and genres.
+
+        Parameters
+        ----------
+        X : np.ndarray [shape=(n, n_descriptors)]
+        y : np.ndarray [shape=(n,)]
+        valid
+            Descriptors and genres of validation tracks, whose loss is recorded.
+        """
+        X = np.asarray(X, dtype=float)
         self.classes_ = np.unique(y)
         # Standardise each descriptor: their units are Hertz, counts and others.
         self.mean_, self.scale_ = X.mean(axis=0), X.std(axis=0) + 1e-9
-        X, Y = (X - self.mean_) / self.scale_, (y[:, None] == self.classes_).astype(float)
+        X, Y = self._prepare(X, y)
+        if valid is not None:
+            valid = self._prepare(*valid)
         parameters = self.init_parameters(X.shape[1], len(self.classes_))
         velocity = {name: np.zeros_like(value) for name, value in parameters.items()}
-        self.losses_ = []
+        self.losses_, self.valid_losses_ = [], []
         for _ in range(self.n_iter):
             loss, gradients = self.loss_and_gradients(parameters, X, Y)
             self.losses_.append(loss)
+            if valid is not None:
+                self.valid_losses_.append(self.loss_and_gradients(parameters, *valid)[0])
             for name, gradient in gradients.items():
                 velocity[name] = self.momentum * velocity[name] - self.learning_rate * gradient
                 parameters[name] = parameters[name] + velocity[name]
         self.parameters_ = parameters
         return self
+
+    def _prepare(self, X, y):
+        """Standardised descriptors, and 1 at the genre of each track, else 0."""
+        X, y = np.asarray(X, dtype=float), np.asarray(y)
+        return (X - self.mean_) / self.scale_, (y[:, None] == self.classes_).astype(float)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Probabilities [shape=(n, n_genres)], in the order of `classes_`."""
