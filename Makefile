@@ -19,7 +19,7 @@ QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check model results check kill notebooks lock
-.PHONY: address clean exported
+.PHONY: address clean exported space
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -117,6 +117,9 @@ lock: $(VENV)/.run  ## renew requirements.lock: constraints.txt with the hashes 
 
 address: $(VENV)/.run  ## write the repository's address everywhere (make address REPO=owner/name)
 	$(BIN)/python scripts/set_address.py $(REPO)
+
+space: $(VENV)/.run  ## make space/, a folder to push as a Hugging Face Space: the web page
+	$(BIN)/python scripts/make_space.py
 
 clean:  ## remove the environments and runs/
 	rm -rf .venv .venv-* runs
