@@ -18,8 +18,8 @@ PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check model results check kill notebooks lock demo-picture
-.PHONY: address clean exported
+.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check model results check kill
+.PHONY: notebooks lock demo-picture site space address clean exported
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -120,6 +120,9 @@ lock: $(VENV)/.run  ## renew requirements.lock: constraints.txt with the hashes 
 
 address: $(VENV)/.run  ## write the repository's address everywhere (make address REPO=owner/name)
 	$(BIN)/python scripts/set_address.py $(REPO)
+
+space: $(VENV)/.run  ## make space/, a folder to push as a Hugging Face Space: the web page
+	$(BIN)/python scripts/make_space.py
 
 clean:  ## remove the environments and runs/
 	rm -rf .venv .venv-* runs

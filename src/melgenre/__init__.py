@@ -14,7 +14,7 @@ from .errors import extra_packages
 # ONNX Runtime reports each model that it loads to its maker, unless this is set before its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The public names stand in `__init__.pyi`; each is imported when it is first used.
 _imported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

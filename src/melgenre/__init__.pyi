@@ -23,6 +23,7 @@ from .data.audio import (
     load_audio as load_audio,
     play as play,
 )
+from .data.citations import CitationError as CitationError, cite as cite
 from .data.collection import (
     describe_collection as describe_collection,
     load_collection as load_collection,

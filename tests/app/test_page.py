@@ -449,6 +449,20 @@ def test_a_server_accepts_only_requests_of_its_own_page(server):
         assert "rebound.example" not in server.fetch(path, **elsewhere)[1]
 
 
+def test_named_sites_may_show_the_page_in_a_frame(exported, tmp_path):
+    sites = ["https://huggingface.co", "https://example.org"]
+    framed = {**OPENED, "Sec-Fetch-Dest": "iframe"}
+    with served(exported, tmp_path, frame_ancestors=sites) as server:
+        assert server.fetch("/", **framed)[0] == 200
+        for other in ({"Sec-Fetch-Dest": "embed"}, {"Sec-Fetch-Mode": "no-cors"}, {"data": b"x"}):
+            assert server.fetch("/", **{**framed, **other})[0] == 403, other
+        assert server.fetch("/config", **framed)[0] == 403
+        with urllib.request.urlopen(server.address) as response:
+            policy = response.headers["Content-Security-Policy"]
+            assert policy.endswith("frame-ancestors https://huggingface.co https://example.org")
+            assert "X-Frame-Options" not in response.headers
+
+
 def test_the_accepted_host_names_of_a_server():
     from melgenre.app.guard import server_names
 

@@ -48,11 +48,10 @@ POSTS = (UPLOAD, JOIN, "/gradio_api/cancel")
 HEADERS = {
     # The scripts of gradio are inline and use eval; none comes from another site.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "base-uri 'self'; form-action 'self'; object-src 'none'; frame-ancestors 'none'",
+    "base-uri 'self'; form-action 'self'; object-src 'none'; frame-ancestors {ancestors}",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
 }
 # From these headers gradio takes its own address, although any visitor can send them.
 UNTRUSTED = (b"x-forwarded-host", b"x-gradio-server")
@@ -99,6 +98,7 @@ def guard(
     *,
     function: int,
     hosts: set[str],
+    frame_ancestors: Iterable[str] = (),
     max_bytes: int,
     result_seconds: float,
 ) -> App:
@@ -113,12 +113,16 @@ def guard(
     hosts
         Accepted host names, beside the address by which the server is reached: see
         `server_names`.
+    frame_ancestors
+        As for `melgenre.app.page.serve`.
     max_bytes
         Of a recording.
     result_seconds
         Longest time from a request to classify a recording to its result.
     """
     file_seconds = max_bytes / SLOWEST
+    frame_ancestors = tuple(frame_ancestors)
+    ours = _headers(frame_ancestors)
 
     async def guarded(scope, receive, send):
         if scope["type"] == "lifespan":
@@ -129,7 +133,6 @@ def guard(
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message.get("headers", []), *ours]}
             await send(message)
 
@@ -138,7 +141,7 @@ def guard(
             response = PlainTextResponse(words, status, {"Connection": "close"})
             await response(scope, receive, send_guarded)
 
-        refused = _refusal(scope, folder, hosts, max_bytes)
+        refused = _refusal(scope, folder, hosts, max_bytes, framed=bool(frame_ancestors))
         if refused:
             return await refuse(*refused)
         path = scope["path"]
@@ -164,6 +167,15 @@ def guard(
                 await refuse("The request failed.", 500)
 
     return guarded
+
+
+def _headers(frame_ancestors):
+    """The headers of each response. The browser enforces who may show the page in a frame."""
+    ancestors = " ".join(frame_ancestors) or "'none'"
+    headers = {name: value.format(ancestors=ancestors) for name, value in HEADERS.items()}
+    if not frame_ancestors:  # this older header cannot name sites
+        headers["X-Frame-Options"] = "DENY"
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 async def _read_body(receive):
@@ -234,7 +246,7 @@ def _bracketed(address):
     return f"[{address.strip('[]')}]" if ":" in address else address
 
 
-def _refusal(scope, folder, hosts, max_bytes):
+def _refusal(scope, folder, hosts, max_bytes, *, framed):
     """The reason and the status, if a request is refused; None if it is allowed."""
     path, headers = scope["path"], dict(scope["headers"])
     get = scope.get("method") in ("GET", "HEAD")
@@ -247,7 +259,8 @@ def _refusal(scope, folder, hosts, max_bytes):
         return "Requests from other sites are not accepted.", 403
     if headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
         opened = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
-        if not get or path != "/" or opened != (b"navigate", b"document"):
+        places = (b"document", b"iframe") if framed else (b"document",)
+        if not get or path != "/" or opened not in [(b"navigate", place) for place in places]:
             return "Requests from other sites are not accepted.", 403
     length = headers.get(b"content-length", b"")
     if get:

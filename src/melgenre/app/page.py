@@ -117,6 +117,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     allow_hosts: Iterable[str] = (),
+    frame_ancestors: Iterable[str] = (),
     max_minutes: float = 15,
     max_megabytes: float = 50,
     max_seconds: float = 60,
@@ -132,6 +133,8 @@ def serve(
         "0.0.0.0" shows the page to the whole network.
     allow_hosts
         Names of this machine in the network, beside its own name and addresses.
+    frame_ancestors
+        Sites that may show the page in a frame, such as "https://huggingface.co".
     max_minutes, max_megabytes
         Longest and largest recording.
     max_seconds
@@ -165,6 +168,7 @@ def serve(
             folder,
             function=function,
             hosts=server_names(host, allow_hosts),
+            frame_ancestors=frame_ancestors,
             max_bytes=max_bytes,
             result_seconds=max_seconds * (max_waiting + 1),
         )
