@@ -1,0 +1,86 @@
+"""What the pages need beyond Sphinx: links to the repository, and light and accessible images."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import imagesize
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class RepositoryLinks(SphinxTransform):
+    """Turn links to files that are no pages into links to the repository.
+
+    As long as the repository has no address, only their text remains. Links that lead to neither a
+    page nor a file are left to Sphinx, which reports them.
+    """
+
+    default_priority = 400  # before images and links are collected
+
+    def apply(self):
+        for node in list(self.document.findall(nodes.image)):
+            if "://" in node["uri"]:  # such as a badge: these pages load nothing from other hosts
+                node.replace_self(nodes.inline("", node.get("alt", "")))
+        for node in list(self.document.findall(addnodes.pending_xref)):
+            if node.get("reftype") == "myst" and node.get("refdomain") is None:
+                self.resolve(node)
+        for node in list(self.document.findall(nodes.reference)):
+            if "github.com/OWNER/" in (uri := node.get("refuri", "")) or "/github/OWNER/" in uri:
+                node.replace_self(node.children)
+
+    def resolve(self, node):
+        """Replace a link to a file or folder of the repository, or to the README."""
+        target, _, anchor = unquote(node["reftarget"]).partition("#")
+        path = (ROOT / self.env.docname).parent.joinpath(target).resolve()
+        if not target or not path.exists() or not path.is_relative_to(ROOT):
+            return
+        path = path.relative_to(ROOT).as_posix()
+        if path == "README.md":
+            node.update_all_atts({"refdomain": "doc", "reftarget": "index"}, replace=True)
+            node["reftargetid"] = anchor or None
+        elif address := self.config.repository:
+            link = nodes.reference("", "", refuri=f"{address}/blob/main/{path}")
+            node.replace_self(link)
+            link += node.children
+        else:
+            node.replace_self(node.children)
+
+
+def finish_page(app, _name, _template, context, _doctree):
+    """Give images their size, and load those further down when they are needed."""
+    if "body" not in context:
+        return
+    images = 0
+
+    def finish(match):
+        nonlocal images
+        images += 1
+        tag = match[0]
+        file = Path(app.srcdir, *Path(unquote(match[1])).parts)
+        if "width=" not in tag and (size := sizes(app).get(file.name)):
+            tag = tag.replace("<img", f'<img width="{size[0]}" height="{size[1]}"', 1)
+        # The first is often on the screen at once.
+        return tag.replace("<img", '<img loading="lazy"', 1) if images > 1 else tag
+
+    context["body"] = re.sub(r'<img [^>]*?src="([^"]*)"[^>]*>', finish, context["body"])
+
+
+def sizes(app):
+    """Name in `_images` -> width and height."""
+    if not hasattr(app, "image_sizes"):
+        app.image_sizes = {
+            name: imagesize.get(Path(app.srcdir, source))
+            for source, (_, name) in app.env.images.items()
+        }
+    return app.image_sizes
+
+
+def setup(app):
+    app.add_config_value("repository", "", "env")
+    app.add_transform(RepositoryLinks)
+    app.connect("html-page-context", finish_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
