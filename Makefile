@@ -18,7 +18,7 @@ PILLOW := pip install --quiet --disable-pip-version-check --no-deps pillow==13.0
 QUIET := -W ignore::FutureWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-colab lint lab app bench fuzz gpu-check model results check kill notebooks lock
+.PHONY: help run test test-fast test-colab lint lab app site bench fuzz gpu-check model results check kill notebooks lock
 .PHONY: address clean exported
 
 help:  ## print this list
@@ -66,6 +66,9 @@ app: exported $(VENV)/.run  ## serve the web page that predicts genres (of anoth
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .[app] -c constraints.txt
 	@$(BIN)/$(PILLOW) 2>/dev/null
 	$(BIN)/melgenre app$(if $(MODEL), --model $(MODEL))
+
+site: $(VENV)/.site  ## build the documentation pages, which open without a server: site/index.html
+	$(BIN)/python $(QUIET) scripts/make_site.py
 
 # Checked before anything is installed: does the model exist?
 exported:
@@ -118,8 +121,8 @@ lock: $(VENV)/.run  ## renew requirements.lock: constraints.txt with the hashes 
 address: $(VENV)/.run  ## write the repository's address everywhere (make address REPO=owner/name)
 	$(BIN)/python scripts/set_address.py $(REPO)
 
-clean:  ## remove the environments and runs/
-	rm -rf .venv .venv-* runs
+clean:  ## remove the environments, runs/ and site/
+	rm -rf .venv .venv-* runs site build/site
 
 $(VENV)/.run: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
@@ -135,6 +138,11 @@ $(VENV)/.test: $(VENV)/.run
 	@$(BIN)/$(PILLOW) 2>/dev/null
 	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
 	  echo 'No Chromium, and it cannot be downloaded: the tests that need a browser are skipped.'
+	@touch $@
+
+$(VENV)/.site: $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .[site] -c constraints.txt
+	@$(BIN)/$(PILLOW) 2>/dev/null
 	@touch $@
 
 $(COLAB_VENV)/.colab: constraints-colab.txt

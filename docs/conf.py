@@ -25,7 +25,7 @@ _urls = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["
 # Empty until `make address` has written the address.
 repository = "" if "/OWNER/" in _urls["Repository"] else _urls["Repository"]
 
-# Notebooks appear as they are committed. Widgets have no kernel here, so no script for them is loaded.
+# Notebooks appear as they are committed. Without a kernel, a widget's scripts are of no use.
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_merge_streams = True
@@ -40,10 +40,12 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 default_role = "py:obj"
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False

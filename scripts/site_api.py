@@ -31,7 +31,7 @@ def write_api(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     index = [
         _title("API", "="),
-        "``import melgenre as mg`` gives all of these names, and loads nothing until one is used.\n",
+        "``import melgenre as mg`` gives all names, and loads nothing until one is used.\n",
         ".. toctree::\n   :hidden:\n   :maxdepth: 1\n",
     ]
     index += [f"   {page}" for page in public_names()]
@@ -51,11 +51,13 @@ def _title(text, line):
 
 def _page(title, page, names):
     about = "" if page == OTHERS else f".. automodule:: melgenre.{page}\n   :no-index:\n"
-    return "\n".join([_title(title, "="), about, *(_entry(*name) for name in names.items())])
+    # The names in docstrings are links to names of melgenre.
+    scope = ".. py:currentmodule:: melgenre\n"
+    return "\n".join([_title(title, "="), about, scope, *(_entry(*name) for name in names.items())])
 
 
 def _entry(name, module):
-    """A heading, for the menu of the page, and the documentation of a name."""
+    """The directive that documents a name."""
     thing = getattr(melgenre, name)
     if inspect.isclass(thing):
         directive = f".. autoclass:: melgenre.{name}\n   :members:"
@@ -63,8 +65,8 @@ def _entry(name, module):
         directive = f".. autofunction:: melgenre.{name}"
     else:
         text = textwrap.indent(_docstring(name, module), "   ")
-        directive = f".. py:data:: melgenre.{name}\n   :type: {type(thing).__name__}\n\n{text}"
-    return f"{_title(name, '-')}\n{directive}\n"
+        directive = f".. py:data:: {name}\n   :type: {type(thing).__name__}\n\n{text}"
+    return f"{directive}\n"
 
 
 def _docstring(name, module):

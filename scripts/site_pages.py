@@ -61,7 +61,7 @@ def _copy(file, folder):
 def _start_page(folder):
     """The README, with a link to the live page below its first paragraph, and the menu."""
     text = (ROOT / "README.md").read_text("utf-8")
-    live = "\n[**Hear the confusions: a confusion matrix with sound, here in your browser**](live.md)\n"
+    live = "\n[**Hear the confusions in a live confusion matrix, here in your browser**](live.md)\n"
     text = re.sub(r"\A# .*\n\n(?:.+\n)+", lambda match: match[0] + live, text)
     docs = sorted(file.stem for file in (folder / "docs").glob("*.md"))
     docs.sort(key=lambda name: DOCS.index(name) if name in DOCS else len(DOCS))
