@@ -52,21 +52,29 @@ class RepositoryLinks(SphinxTransform):
             node.replace_self(node.children)
 
 
-def finish_page(app, _name, _template, context, _doctree):
-    """Give images their size, and load those further down when they are needed."""
+def finish_page(app, name, _template, context, _doctree):
+    """Make a page lighter and complete its marks for screen readers."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
     if "body" not in context:
         return
-    images = 0
+    if not str(app.env.doc2path(name)).endswith(".ipynb"):
+        context["css_files"] = [
+            css for css in context["css_files"] if "mystnb" not in str(css.filename)
+        ]
+    # A page is drawn before its scripts run. (The search page has more, which depend on these.)
+    context["script_files"] = [
+        type(js)(js.filename, priority=js.priority, **{**js.attributes, "defer": "defer"})
+        for js in context["script_files"]
+    ]
 
     def finish(match):
-        nonlocal images
-        images += 1
         tag = match[0]
-        file = Path(app.srcdir, *Path(unquote(match[1])).parts)
-        if "width=" not in tag and (size := sizes(app).get(file.name)):
+        if "width=" not in tag and (size := sizes(app).get(Path(unquote(match[1])).name)):
             tag = tag.replace("<img", f'<img width="{size[0]}" height="{size[1]}"', 1)
-        # The first is often on the screen at once.
-        return tag.replace("<img", '<img loading="lazy"', 1) if images > 1 else tag
+        return tag.replace("<img", '<img loading="lazy"', 1)
 
     context["body"] = re.sub(r'<img [^>]*?src="([^"]*)"[^>]*>', finish, context["body"])
 
@@ -84,5 +92,5 @@ def sizes(app):
 def setup(app):
     app.add_config_value("repository", "", "env")
     app.add_transform(RepositoryLinks)
-    app.connect("html-page-context", finish_page)
+    app.connect("html-page-context", finish_page, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}

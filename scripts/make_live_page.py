@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 import melgenre as mg
 
 CLIPS_PER_GENRE = 10
@@ -37,7 +39,13 @@ clips of each genre, by one invented artist. The clips here are by other artists
 
 
 def predict_synthetic_music(folder: Path):
-    """Predictions of synthetic music by a model that has seen one artist of each genre."""
+    """Predictions of synthetic music by a model that has seen one artist of each genre.
+
+    They take a minute, and are kept in the folder for the next time.
+    """
+    file = folder / f"predictions-{CLIPS_PER_GENRE}.csv"
+    if file.exists():
+        return pd.read_csv(file)
     music = mg.make_synthetic_collection(folder / "music", clips_per_genre=CLIPS_PER_GENRE)
     tracks = mg.compute_descriptors(mg.find_tracks(music))
     training = tracks.groupby("genre").cumcount() < TRAINING_CLIPS
@@ -47,14 +55,12 @@ def predict_synthetic_music(folder: Path):
     descriptors = test[list(mg.DESCRIPTORS)]
     test["predicted"] = model.predict(descriptors)
     test[[f"p_{genre}" for genre in model.classes_]] = model.predict_proba(descriptors)
+    test.to_csv(file, index=False)
     return test
 
 
 def make_live_page(folder: Path) -> Path:
-    """Write `live.md`, with its sounds and images in `live/`; an existing page is kept."""
-    page = folder / "live.md"
-    if page.exists():
-        return page
+    """Write `live.md`, with its sounds and images in `live/`."""
     folder.mkdir(parents=True, exist_ok=True)
     predictions = predict_synthetic_music(folder)
     browser = mg.ConfusionBrowser(predictions, annotations=folder / "annotations.csv")
@@ -70,6 +76,7 @@ def make_live_page(folder: Path) -> Path:
         total=len(predictions),
         training=TRAINING_CLIPS,
     )
+    page = folder / "live.md"
     page.write_text(text, encoding="utf-8")
     return page
 

@@ -2,7 +2,7 @@
 
     python scripts/make_site.py [--out site]
 
-The sources are gathered in `build/site`, where the live page is kept for the next time. Nothing is
+The sources are gathered in `build/site`, where the predictions of the live page are kept for the next time. Nothing is
 downloaded. Any warning, such as a broken link, is an error.
 """
 

@@ -393,7 +393,7 @@ function drawClips(model, root, request) {
       return url;
     },
   };
-  const heading = make("h4", { data: { "aria-live": "polite" } });
+  const heading = make("h2", { data: { "aria-live": "polite" } });
   const list = make("div", {});
   const more = make("button", { type: "button", hidden: true });
   let shown = 0;
