@@ -7,6 +7,7 @@ one artist. Better models make no error on this music, and a matrix without erro
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def make_live_page(folder: Path) -> Path:
     """Write `live.md`, with its sounds and images in `live/`."""
     folder.mkdir(parents=True, exist_ok=True)
     predictions = predict_synthetic_music(folder)
+    shutil.rmtree(folder / "live", ignore_errors=True)
     browser = mg.ConfusionBrowser(predictions, annotations=folder / "annotations.csv")
     file = browser.to_html(
         folder / "confusions.html", clips_per_cell=2, seconds=8, media=folder / "live"

@@ -2,8 +2,8 @@
 
     python scripts/make_site.py [--out site]
 
-The sources are gathered in `build/site`, where the predictions of the live page are kept for the next time. Nothing is
-downloaded. Any warning, such as a broken link, is an error.
+The sources are gathered in `build/site`, which keeps the predictions of the live page for the next
+time. Nothing is downloaded. Any warning, such as a broken link, is an error.
 """
 
 import argparse
