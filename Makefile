@@ -67,6 +67,9 @@ app: exported $(VENV)/.run  ## serve the web page that predicts genres (of anoth
 	@$(BIN)/$(PILLOW) 2>/dev/null
 	$(BIN)/melgenre app$(if $(MODEL), --model $(MODEL))
 
+site: $(VENV)/.site  ## build the documentation pages, which open without a server: site/index.html
+	$(BIN)/python $(QUIET) scripts/make_site.py
+
 # Checked before anything is installed: does the model exist?
 exported:
 	@case '$(MODEL)' in '' | hf:*) ;; *) test -f '$(MODEL)/config.json' || { \
@@ -124,8 +127,8 @@ address: $(VENV)/.run  ## write the repository's address everywhere (make addres
 space: $(VENV)/.run  ## make space/, a folder to push as a Hugging Face Space: the web page
 	$(BIN)/python scripts/make_space.py
 
-clean:  ## remove the environments and runs/
-	rm -rf .venv .venv-* runs
+clean:  ## remove the environments, runs/, site/ and space/
+	rm -rf .venv .venv-* runs site build/site space
 
 $(VENV)/.run: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
@@ -141,6 +144,11 @@ $(VENV)/.test: $(VENV)/.run
 	@$(BIN)/$(PILLOW) 2>/dev/null
 	@command -v chromium google-chrome >/dev/null || $(BIN)/playwright install chromium || \
 	  echo 'No Chromium, and it cannot be downloaded: the tests that need a browser are skipped.'
+	@touch $@
+
+$(VENV)/.site: $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .[site] -c constraints.txt
+	@$(BIN)/$(PILLOW) 2>/dev/null
 	@touch $@
 
 $(COLAB_VENV)/.colab: constraints-colab.txt

@@ -107,7 +107,7 @@ def test_the_widget_of_notebook_06_works_by_mouse_and_keyboard(notebook, worksho
     cell = next(cell for cell in widget.locator("td").all() if cell.inner_text().strip())
     label = cell.get_attribute("aria-label")
     cell.click()
-    expect(widget.locator("h4")).to_have_text(label)
+    expect(widget.locator("h2")).to_have_text(label)
     expect(widget.locator("article")).to_have_count(min(8, int(label.split()[0])))
     genre, predicted = re.match(r"\d+ (\w+) clips? predicted as (\w+)", label).groups()
     for line in widget.locator("article .genres").all_inner_texts():
@@ -149,7 +149,7 @@ def test_the_widget_of_notebook_06_works_by_mouse_and_keyboard(notebook, worksho
     page.keyboard.press("ArrowDown")
     reached = page.evaluate("document.activeElement.getAttribute('aria-label')")
     page.keyboard.press("Enter")
-    expect(widget.locator("h4")).to_have_text(reached)
+    expect(widget.locator("h2")).to_have_text(reached)
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == reached
 
     # An annotation is in the CSV at once.
@@ -192,7 +192,7 @@ def test_keys_pressed_in_the_widget_stay_in_it(notebook):
     assert page.evaluate(focused) == row.get_attribute("aria-label")
     for key in ("Shift+Enter", "Control+Enter", "Alt+Enter", "Enter"):
         page.keyboard.press(key)
-    expect(widget.locator("h4")).to_have_text(row.get_attribute("aria-label"))
+    expect(widget.locator("h2")).to_have_text(row.get_attribute("aria-label"))
 
     # In a card: the player, the checkboxes, the lists and the comment.
     card = widget.locator("article").first
@@ -331,7 +331,7 @@ def test_the_keys_move_through_a_large_matrix(tmp_path, page):
     assert label.startswith(f"{n or 'no'} genre 39 clip")
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
-    expect(page.locator("h4")).to_have_text("25 genre 39 clips")
+    expect(page.locator("h2")).to_have_text("25 genre 39 clips")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -315,3 +315,17 @@ def test_the_standalone_page_contains_no_paths_and_no_markup_of_names(browser, t
     text = odd.to_html(tmp_path / "odd.html").read_text(encoding="utf-8")
     assert text.count("</script>") == 1
     assert "<b>bold" not in text
+
+
+@pytest.mark.slow
+def test_a_page_with_a_media_folder_contains_only_their_addresses(browser, tmp_path):
+    media = tmp_path / "site" / "live" / "clips"
+    (tmp_path / "site").mkdir()
+    file = browser.to_html(
+        tmp_path / "site" / "live.html", clips_per_cell=1, seconds=2, media=media
+    )
+    addresses = re.findall(r'"(?:image|mp3)": "([^"]*)"', file.read_text(encoding="utf-8"))
+    assert len(addresses) == 40
+    assert addresses[0].startswith("live/clips/")
+    assert {file.parent / address for address in addresses} == set(media.iterdir())
+    assert file.stat().st_size < 100_000

@@ -164,7 +164,7 @@ function drawMatrix(model, liveRegion) {
 function drawPlayer(clip, png, { request, media }) {
   const audio = make("audio", { preload: "auto" });
   const cursor = make("div", { className: "cursor", hidden: true });
-  const image = png.byteLength
+  const image = (png.byteLength ?? png.length)
     ? make("img", { alt: `Mel-spectrogram of ${clip.name}`, draggable: false,
                     src: media.url(png, "image/png") })
     : make("div", { className: "missing", textContent: "no image" });
@@ -386,13 +386,14 @@ function drawClips(model, root, request) {
   const media = {
     root,
     player: null, // the audio element that was started last
-    url(bytes, type) {
-      const url = URL.createObjectURL(new Blob([bytes], { type }));
+    url(content, type) {
+      if (typeof content === "string") return content; // an address: see page.html
+      const url = URL.createObjectURL(new Blob([content], { type }));
       urls.push(url);
       return url;
     },
   };
-  const heading = make("h4", { data: { "aria-live": "polite" } });
+  const heading = make("h2", { data: { "aria-live": "polite" } });
   const list = make("div", {});
   const more = make("button", { type: "button", hidden: true });
   let shown = 0;
@@ -444,7 +445,7 @@ function render({ model, el }) {
   const onSelection = () => { grid.markSelection(); clips.showSelection(); };
   model.on("change:selection", onSelection);
   root.append(
-    make("div", { className: "matrix" }, grid.table,
+    make("div", { className: "matrix" }, make("div", { className: "scroller" }, grid.table),
       make("label", {}, normalize, " Percentages of each row"), liveRegion),
     clips.section);
   el.append(root);

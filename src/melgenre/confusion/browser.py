@@ -133,7 +133,14 @@ class ConfusionBrowser(anywidget.AnyWidget):
         """All annotations of the file, as `melgenre.load_annotations` returns them."""
         return load_annotations(self.annotations_file)
 
-    def to_html(self, file: str | Path, *, clips_per_cell: int = 3, seconds: float = 10) -> Path:
+    def to_html(
+        self,
+        file: str | Path,
+        *,
+        clips_per_cell: int = 3,
+        seconds: float = 10,
+        media: str | Path | None = None,
+    ) -> Path:
         """Write a standalone page of the matrix, which needs neither Python nor the internet.
 
         Parameters
@@ -142,13 +149,16 @@ class ConfusionBrowser(anywidget.AnyWidget):
             The page has that many clips of each cell, the most confident ones.
         seconds
             The page has that much sound of each clip, from its middle.
+        media
+            A folder for the images and sounds, so that the page itself is small and loads those of
+            a clip when they are needed: for a web site. By default all are inside the page.
 
         Returns
         -------
         Path
             The file that was written.
         """
-        return write_page(self, file, clips_per_cell=clips_per_cell, seconds=seconds)
+        return write_page(self, file, clips_per_cell=clips_per_cell, seconds=seconds, media=media)
 
     def _answer(self, _widget: ConfusionBrowser, message: Any, _buffers: list) -> None:
         """Answer a message of the front end; an exception is sent back as `error`."""
