@@ -21,9 +21,8 @@ root_doc = "index"
 exclude_patterns = ["**/.ipynb_checkpoints", "_media", "live"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_hooks"]
-_urls = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
-# Empty until `make address` has written the address.
-repository = "" if "/OWNER/" in _urls["Repository"] else _urls["Repository"]
+_project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+repository = _project.get("urls", {}).get("Repository", "")  # `make address` writes it
 
 # Notebooks appear as they are committed. Without a kernel, a widget's scripts are of no use.
 nb_execution_mode = "off"
@@ -54,4 +53,4 @@ pygments_dark_style = "a11y-high-contrast-dark"
 
 if (ROOT / "src" / "melgenre" / "references.bib").exists():
     extensions.append("sphinxcontrib.bibtex")
-    bibtex_bibfiles = ["references.bib"]
+    bibtex_bibfiles = [str(ROOT / "src" / "melgenre" / "references.bib")]

@@ -50,14 +50,11 @@ def make_space(folder: Path = SPACE) -> None:
         elif not old.is_dir():
             old.unlink()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    readme = (ROOT / "spaces" / "README.md").read_text()
-    readme = readme.replace("https://github.com/OWNER/melgenre", project["urls"]["Repository"])
-    (folder / "README.md").write_text(readme)
     # gradio is installed in the version that the header of README.md names.
     needed = [line for line in requirements(project, "app") if _canonical(line) != "gradio"]
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed))
-    for file in (ROOT / "spaces" / "app.py", ROOT / "LICENSE", ROOT / "NOTICE"):
-        shutil.copy(file, folder)
+    for name in ("spaces/README.md", "spaces/app.py", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, folder)
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(ROOT / "src" / "melgenre", folder / "melgenre", ignore=ignored)
     binary = {file.suffix for file in (folder / "melgenre").rglob("*") if _is_binary(file)}
@@ -72,7 +69,7 @@ def main():
     make_space()
     print("The Space is in space/. To publish it (hf comes with huggingface_hub):")
     print("  hf auth login")
-    print("  hf upload OWNER/melgenre space --repo-type space   # OWNER: your name on Hugging Face")
+    print("  hf upload NAME/melgenre space --repo-type space   # NAME: yours on Hugging Face")
 
 
 if __name__ == "__main__":

@@ -158,8 +158,8 @@ def test_only_errors_of_the_package_are_shown_as_sentences(tmp_path):
 
 @pytest.mark.slow
 def test_a_cell_shows_each_warning_of_the_package_once(tmp_path):
-    warn = "import warnings\nfor _ in range(3):\n    warnings.warn(mg.MelgenreWarning('a sentence'))"
-    cells = ["import melgenre as mg\nmg.set_up()", warn, warn]
+    warn = "for _ in range(3):\n    warnings.warn(mg.MelgenreWarning('a sentence'))"
+    cells = ["import warnings\nimport melgenre as mg\nmg.set_up()", warn, warn]
     notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
     _, *warned = run_all(
         notebook, tmp_path / "content", "", PYTHON, PYTHONPATH=str(ROOT / "src")
