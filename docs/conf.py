@@ -21,9 +21,9 @@ root_doc = "index"
 exclude_patterns = ["**/.ipynb_checkpoints", "_media", "live"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_hooks"]
-_urls = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
+_project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # Empty until `make address` has written the address.
-repository = "" if "/OWNER/" in _urls["Repository"] else _urls["Repository"]
+repository = _project.get("urls", {}).get("Repository", "")
 
 # Notebooks appear as they are committed. Without a kernel, a widget's scripts are of no use.
 nb_execution_mode = "off"

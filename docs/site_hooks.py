@@ -22,11 +22,6 @@ class RepositoryLinks(SphinxTransform):
     default_priority = 400  # before images and links are collected
 
     def apply(self):
-        for node in list(self.document.findall(nodes.reference)):
-            uri = node.get("refuri", "")
-            if "github.com/OWNER/" in uri or "/github/OWNER/" in uri:  # no address yet
-                is_badge = any(node.findall(nodes.image))
-                node.replace_self([] if is_badge else node.children)
         for node in list(self.document.findall(nodes.image)):
             if "://" in node["uri"]:  # such as a badge: these pages load nothing from other hosts
                 node.replace_self(nodes.inline("", node.get("alt", "")))

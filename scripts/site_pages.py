@@ -33,8 +33,9 @@ BIBLIOGRAPHY = """# Bibliography
 
 def gather_pages(folder: Path) -> None:
     """Write all pages but those of the API and the live page."""
-    for file in [*ROOT.glob("results/*.png"), *ROOT.glob("benchmarks/results/*.png")]:
-        _copy(file, folder)
+    for file in [*ROOT.glob("results/*"), *ROOT.glob("benchmarks/results/*")]:
+        if file.suffix in (".png", ".webp", ".gif", ".svg"):
+            _copy(file, folder)
     for file in ROOT.glob("notebooks/*.ipynb"):
         _write_notebook(file, folder)
     for file in _markdown():
