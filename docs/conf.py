@@ -54,4 +54,4 @@ pygments_dark_style = "a11y-high-contrast-dark"
 
 if (ROOT / "src" / "melgenre" / "references.bib").exists():
     extensions.append("sphinxcontrib.bibtex")
-    bibtex_bibfiles = ["references.bib"]
+    bibtex_bibfiles = ["../src/melgenre/references.bib"]  # seen from here
