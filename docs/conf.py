@@ -22,7 +22,8 @@ exclude_patterns = ["**/.ipynb_checkpoints", "_media", "live"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_hooks"]
 _project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-repository = _project.get("urls", {}).get("Repository", "")  # `make address` writes it
+# Empty until `make address` has written the address.
+repository = _project.get("urls", {}).get("Repository", "")
 
 # Notebooks appear as they are committed. Without a kernel, a widget's scripts are of no use.
 nb_execution_mode = "off"
@@ -53,4 +54,4 @@ pygments_dark_style = "a11y-high-contrast-dark"
 
 if (ROOT / "src" / "melgenre" / "references.bib").exists():
     extensions.append("sphinxcontrib.bibtex")
-    bibtex_bibfiles = [str(ROOT / "src" / "melgenre" / "references.bib")]
+    bibtex_bibfiles = ["../src/melgenre/references.bib"]  # seen from here

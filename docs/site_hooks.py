@@ -84,8 +84,17 @@ def sizes(app):
     return app.image_sizes
 
 
+def trim_styles(app, error):
+    """Remove the 256 colours of a terminal, most of MyST-NB's styles: no notebook prints them."""
+    if error is None and app.builder.format == "html":
+        for file in Path(app.outdir, "_static").glob("mystnb*.css"):
+            text = file.read_text("utf-8")
+            file.write_text(re.sub(r"div\.highlight \.-Color[^{]*{[^}]*}\s*", "", text), "utf-8")
+
+
 def setup(app):
     app.add_config_value("repository", "", "env")
     app.add_transform(RepositoryLinks)
     app.connect("html-page-context", finish_page, priority=900)  # after the theme
+    app.connect("build-finished", trim_styles, priority=900)  # after the files were copied
     return {"parallel_read_safe": True, "parallel_write_safe": True}

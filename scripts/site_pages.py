@@ -33,16 +33,14 @@ BIBLIOGRAPHY = """# Bibliography
 
 def gather_pages(folder: Path) -> None:
     """Write all pages but those of the API and the live page."""
-    for pattern in ("results/*.png", "results/*.webp", "benchmarks/results/*.png"):
-        for file in ROOT.glob(pattern):
+    for file in [*ROOT.glob("results/*"), *ROOT.glob("benchmarks/results/*")]:
+        if file.suffix in (".png", ".webp", ".gif", ".svg"):
             _copy(file, folder)
     for file in ROOT.glob("notebooks/*.ipynb"):
         _write_notebook(file, folder)
     for file in _markdown():
         _copy(file, folder)
-    references = ROOT / "src" / "melgenre" / "references.bib"
-    if references.exists():
-        shutil.copy(references, folder)
+    if (ROOT / "src" / "melgenre" / "references.bib").exists():
         (folder / "bibliography.md").write_text(BIBLIOGRAPHY, encoding="utf-8")
     (folder / "index.md").write_text(_start_page(folder), encoding="utf-8")
 
