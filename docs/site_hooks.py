@@ -10,8 +10,6 @@ from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
 ROOT = Path(__file__).resolve().parent.parent
-TOP = 2000
-"""Characters of HTML that a phone shows at once, nearly."""
 
 
 class RepositoryLinks(SphinxTransform):
@@ -71,9 +69,7 @@ def finish_page(app, name, _template, context, _doctree):
         tag = match[0]
         if "width=" not in tag and (size := sizes(app).get(Path(unquote(match[1])).name)):
             tag = tag.replace("<img", f'<img width="{size[0]}" height="{size[1]}"', 1)
-        # An image at the top of a page is on the screen at once.
-        lazy = match.start() > TOP
-        return tag.replace("<img", '<img loading="lazy"', 1) if lazy else tag
+        return tag.replace("<img", '<img loading="lazy"', 1)
 
     context["body"] = re.sub(r'<img [^>]*?src="([^"]*)"[^>]*>', finish, context["body"])
 
