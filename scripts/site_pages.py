@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 MEDIA = "_media"  # sounds and pages that were inside outputs of notebooks
@@ -54,14 +55,21 @@ def _markdown():
 def _copy(file, folder):
     copy = folder / file.relative_to(ROOT)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(file, copy)
+    if file.suffix in (".webp", ".gif"):
+        # The last frame of a moving picture, which has a tenth of its size: the live page moves.
+        with Image.open(file) as image:
+            image.seek(getattr(image, "n_frames", 1) - 1)
+            image.convert("RGB").save(copy)
+    else:
+        shutil.copy(file, copy)
 
 
 def _start_page(folder):
-    """The README, with a link to the live page below its first paragraph, and the menu."""
+    """The README with links to the live page, and the menu."""
     text = (ROOT / "README.md").read_text("utf-8")
     live = "\n[**Hear the confusions in a live confusion matrix, here in your browser**](live.md)\n"
     text = re.sub(r"\A# .*\n\n(?:.+\n)+", lambda match: match[0] + live, text)
+    text = re.sub(r"!\[[^]]*\]\([^)]*\.(webp|gif)\)", r"[\g<0>](live.md)", text)
     docs = sorted(file.stem for file in (folder / "docs").glob("*.md"))
     docs.sort(key=lambda name: DOCS.index(name) if name in DOCS else len(DOCS))
     notebooks = sorted(file.stem for file in (folder / "notebooks").iterdir())
