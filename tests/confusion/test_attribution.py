@@ -12,7 +12,6 @@ from melgenre.training.fit import fit
 from melgenre.training.learner import genre_learner, image_dataloaders
 
 
-@pytest.mark.bf16
 @pytest.mark.slow
 def test_the_maps_add_up_to_the_difference_of_the_logits(learner, images):
     image = images["image"].iloc[0]

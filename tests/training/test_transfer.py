@@ -17,7 +17,6 @@ from melgenre.training.learner import image_dataloaders, predict_tracks
 from melgenre.training.transfer import transfer_learner
 
 
-@pytest.mark.bf16
 @pytest.mark.slow
 def test_with_the_same_genres_it_starts_with_the_predictions_of_the_model(learner, exported):
     items = learner.dls.items.assign(split="train")
