@@ -102,10 +102,11 @@ class TestFirstCell:
         return run
 
     @pytest.mark.slow
-    def test_pip_installs_the_package_from_its_address(self, run, tmp_path):
+    def test_pip_is_constrained_to_the_installed_versions(self, run, tmp_path):
         run()
-        assert (tmp_path / "pip.log").read_text().splitlines() == [
-            "install -q melgenre[train] @ git+https://github.com/somebody/music"
+        assert (tmp_path / "content" / "installed.txt").read_text() == "list --format=freeze\n"
+        assert (tmp_path / "pip.log").read_text().splitlines()[1:] == [
+            "install -q -c installed.txt melgenre[train] @ git+https://github.com/somebody/music"
         ]
 
     @pytest.mark.slow

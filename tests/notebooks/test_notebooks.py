@@ -197,9 +197,7 @@ def test_make_address_writes_the_address_everywhere(copy):
         assert colab in "".join(first["source"])
         assert colab in readme
         setup = "".join(setup["source"])
-        assert (
-            '!pip install -q "melgenre[train] @ git+https://github.com/somebody/of-music"' in setup
-        )
+        assert 'txt "melgenre[train] @ git+https://github.com/somebody/of-music"\n' in setup
         assert len([line for line in setup.splitlines() if line]) == 5
     assert "pip install git+https://github.com/somebody/of-music" in readme
     assert not re.search(r'pip install "?\.', readme)
