@@ -99,7 +99,7 @@ def strip_run_details(file):
 def is_dead_control(output):
     """Whether an output is a progress bar, which a page shows at 0 %, or a set of sliders."""
     text = output.get("data", {}).get("text/plain", "")
-    return bool(re.match(r"[^|]*\d+%\|", text)) or text.startswith("interactive(")
+    return bool(re.match(r"[^|]*\d+%\|", text)) or text.startswith("VBox(")
 
 
 def join_lines(outputs):

@@ -140,7 +140,7 @@ def test_notebooks_run_in_place_keep_no_progress_bar_and_no_sliders(project, mus
     monkeypatch.setenv("MELGENRE_DATA", str(music))
     sources = [
         "from tqdm.auto import tqdm\nfor i in tqdm(range(2)):\n    print(i)",
-        "from ipywidgets import interact\ninteract(lambda x: x, x=(0, 2));",
+        "import ipywidgets\nipywidgets.VBox([ipywidgets.IntSlider()])",
         "import pandas as pd\npd.Series([1, 2])",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in sources])
