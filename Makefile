@@ -34,6 +34,7 @@ run: $(VENV)/.run  ## run all notebooks: executed copies in runs/, exported mode
 # Training uses bf16 if the CPU has it. All tests run without bf16, and some that train a network
 # also with it, so that the results of the tests do not depend on the machine. They are few, since
 # a CPU without bf16 takes minutes for what takes seconds otherwise.
+
 # One test per core, with one thread each.
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
