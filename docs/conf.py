@@ -20,7 +20,8 @@ language = "en"
 root_doc = "index"
 exclude_patterns = ["**/.ipynb_checkpoints", "_media", "live"]
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_hooks"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions += ["sphinxcontrib.bibtex", "site_hooks"]
 _project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # Empty until `make address` has written the address.
 repository = _project.get("urls", {}).get("Repository", "")
@@ -52,6 +53,4 @@ html_show_copyright = False
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
-if (ROOT / "src" / "melgenre" / "references.bib").exists():
-    extensions.append("sphinxcontrib.bibtex")
-    bibtex_bibfiles = ["../src/melgenre/references.bib"]  # seen from here
+bibtex_bibfiles = ["../src/melgenre/references.bib"]  # seen from here

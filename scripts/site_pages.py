@@ -41,8 +41,7 @@ def gather_pages(folder: Path) -> None:
         _write_notebook(file, folder)
     for file in _markdown():
         _copy(file, folder)
-    if (ROOT / "src" / "melgenre" / "references.bib").exists():
-        (folder / "bibliography.md").write_text(BIBLIOGRAPHY, encoding="utf-8")
+    (folder / "bibliography.md").write_text(BIBLIOGRAPHY, encoding="utf-8")
     (folder / "index.md").write_text(_start_page(folder), encoding="utf-8")
 
 
