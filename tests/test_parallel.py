@@ -1,8 +1,9 @@
-"""Parallel calls: their order, progress bar, errors and working directory."""
+"""Parallel calls: their results, progress bar, errors and working directory."""
 
 import os
 import subprocess
 import sys
+import threading
 
 import pandas as pd
 import pytest
@@ -27,18 +28,41 @@ print(len(before), "compiled before,", len(compiled() - before), "by workers")
 """
 
 
+def run(function, calls, **options):
+    options = {"desc": "calls", "unit": " calls", "progress": False} | options
+    return list(parallel_map(function, calls, total=len(calls), **options))
+
+
+@pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize("count", [0, 1, MIN_PARALLEL, 3 * MIN_PARALLEL])
-def test_results_are_in_the_order_of_the_calls(count):
-    calls = [(number, 2) for number in range(count)]
-    results = parallel_map(pow, calls, desc="squares", unit=" squares", progress=False)
-    assert list(results) == [number**2 for number in range(count)]
+def test_each_result_has_the_number_of_its_call(count, threads):
+    results = run(pow, [(number, 2) for number in range(count)], threads=threads)
+    assert sorted(results) == [(number, number**2) for number in range(count)]
+
+
+def test_a_long_call_holds_no_result_back():
+    others = threading.Event()
+    calls = [(others.wait, 30)] + [(others.is_set,)] * 4
+    found = []
+    for number, waited in parallel_map(
+        call, calls, total=len(calls), desc="", unit="", progress=False, threads=True
+    ):
+        found.append(number)
+        if len(found) == 4:
+            others.set()  # the first call returns at last
+    assert found[-1] == 0 and sorted(found) == list(range(5))
+    assert waited is True  # it has not waited for half a minute
+
+
+def call(function, *arguments):
+    return function(*arguments)
 
 
 def test_the_bar_counts_the_calls(capfd):
     calls = [(number,) for number in range(3)]
-    list(parallel_map(abs, calls, desc="numbers", unit=" numbers", progress=False))
+    run(abs, calls, desc="numbers")
     assert capfd.readouterr().err == ""
-    list(parallel_map(abs, calls, desc="numbers", unit=" numbers"))
+    run(abs, calls, desc="numbers", progress=True)
     assert "numbers: 100%" in capfd.readouterr().err
 
 
@@ -60,9 +84,7 @@ def test_relative_paths_are_relative_to_the_working_directory_of_the_caller(
 
 def test_an_error_in_a_worker_is_raised(tmp_path):
     with pytest.raises(FileNotFoundError):
-        list(
-            parallel_map(os.listdir, [(tmp_path / "none",)] * (MIN_PARALLEL + 1), desc="", unit="")
-        )
+        run(os.listdir, [(tmp_path / "none",)] * (MIN_PARALLEL + 1))
 
 
 @pytest.mark.slow

@@ -1,22 +1,27 @@
-"""The commands `melgenre predict`, `embed`, `extract`, `train` and `app`.
+"""The commands `melgenre predict`, `embed`, `merge`, `extract`, `train` and `app`.
 
 Exit codes: 0, success; 1, nothing could be done, and a sentence names the reason; 2, wrong usage;
 3, some of the recordings could not be used.
 """
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from os.path import isdir
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import typer
 
-from . import __version__
+from . import __version__, parallel
+from .data.audio import AUDIO_SUFFIXES
 from .errors import MelgenreError, MelgenreWarning, extra_packages
-from .text import CONTROL, escape_control
+from .paths import is_url
+from .shard import Shard
+from .text import CONTROL, escape_control, path_text
 from .training.recipes import RECIPES, get_recipe
 
 app = typer.Typer(
@@ -31,6 +36,12 @@ MODEL_HELP = (
     "model in this package."
 )
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+SHARD_HELP = "Only a share of the songs, such as 2/8; `melgenre merge` joins the outputs of all."
+ShardOption = Annotated[str | None, typer.Option("--shard", metavar="I/N", help=SHARD_HELP)]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler, such as tcp://10.0.0.5:8786, to work there."),
+]
 Mel = Annotated[
     list[str] | None,
     typer.Option("--mel", metavar="NAME=VALUE", help="Image setting: n_mels=96, hop_length=512, …"),
@@ -61,11 +72,15 @@ def main(
 
 @app.command()
 def predict(
-    recordings: Annotated[list[Path], typer.Argument(help="Songs, or folders of songs.")],
+    recordings: Annotated[
+        list[str], typer.Argument(help="Songs, or folders of songs; also URLs such as s3://….")
+    ],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="Also write a CSV; an interrupted run resumes from it.")
+        str | None, typer.Option(help="Also write a CSV; an interrupted run resumes from it.")
     ] = None,
+    shard: ShardOption = None,
+    cluster: Cluster = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per song.")
     ] = False,
@@ -77,38 +92,63 @@ def predict(
     is out of distribution: unlike the training data. Exits with 3 if some recordings could not be
     used.
     """
-    from .data.table import probability_columns
-    from .inference.batch import find_audio_files, predict_songs
+    from .inference.batch import predict_songs
     from .inference.classifier import GenreClassifier
-    from .inference.prediction import UNSURE
 
-    with _errors_as_messages():
-        songs, failed = [], []
-        for one in recordings:
-            try:
-                songs += find_audio_files(one) if one.is_dir() else [one]
-            except FileNotFoundError as error:
-                failed.append(str(error))
+    failed, predicted = [], 0
+    with _errors_as_messages(), parallel.cluster(cluster):
+        part, out = _shard(shard, csv)
         classifier = GenreClassifier.load(model)
-        rows = predict_songs(classifier, songs, csv, progress=not quiet and sys.stderr.isatty())
-    predicted = [row for row in rows if not row["error"]]
-    columns = probability_columns(classifier.genres)
-    for row in predicted:
-        probabilities = {
-            genre: row[column] for genre, column in zip(classifier.genres, columns, strict=True)
-        }
-        if as_json:
-            print(_json_line(row, probabilities, classifier.caveats))
-        else:
-            highest = "" if row["genre"] == UNSURE else f"{max(probabilities.values()):.0%}"
-            print(escape_control(f"{row['genre']:12} {highest:>5}  {row['song']}"))
-    failed += [row["error"] for row in rows if row["error"]]
+        songs = _songs_of(recordings, failed)
+        songs = songs if part is None else part.of(songs)
+        progress = not quiet and sys.stderr.isatty()
+        for row in predict_songs(classifier, songs, out, progress=progress):
+            if row["error"]:
+                failed.append(row["error"])
+            else:
+                predicted += 1
+                print(_line_of(row, classifier, as_json))
     for sentence in [*failed, *classifier.caveats]:
         typer.echo(escape_control(sentence), err=True)
     if not predicted:
         raise typer.Exit(1)
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _shard(shard, file):
+    """The shard of a text such as 2/8, or None, and its output in place of `file`."""
+    part = None if shard is None else Shard.parse(shard)
+    return part, file if part is None or file is None else part.file(file)
+
+
+def _songs_of(recordings, failed):
+    """The songs of files and folders; what is wrong with a folder is added to `failed`."""
+    from .inference.songs import list_songs
+
+    for one in recordings:
+        folder = PurePath(one).suffix.lower() not in AUDIO_SUFFIXES if is_url(one) else isdir(one)
+        try:
+            for song in list_songs(one if folder else [one]):
+                name = os.path.join(path_text(one), song.name) if folder else song.name
+                yield song._replace(name=name)
+        except FileNotFoundError as error:
+            failed.append(str(error))
+
+
+def _line_of(row, classifier, as_json):
+    """What is printed of one song."""
+    from .data.table import probability_columns
+    from .inference.prediction import UNSURE
+
+    columns = probability_columns(classifier.genres)
+    probabilities = {
+        genre: row[column] for genre, column in zip(classifier.genres, columns, strict=True)
+    }
+    if as_json:
+        return _json_line(row, probabilities, classifier.caveats)
+    highest = "" if row["genre"] == UNSURE else f"{max(probabilities.values()):.0%}"
+    return escape_control(f"{row['genre']:12} {highest:>5}  {row['song']}")
 
 
 def _json_line(row, probabilities, caveats):
@@ -125,11 +165,13 @@ def _json_line(row, probabilities, caveats):
 
 @app.command()
 def embed(
-    folder: Annotated[Path, typer.Argument(help="A folder of songs.")],
-    out: Annotated[Path, typer.Option(help="The file; an interrupted run resumes from it.")] = Path(
-        "embeddings.npz"
-    ),
+    folder: Annotated[str, typer.Argument(help="A folder of songs; also a URL such as s3://….")],
+    out: Annotated[
+        str, typer.Option(help="The file; an interrupted run resumes from it.")
+    ] = "embeddings.npz",
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    shard: ShardOption = None,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Compute an embedding of each song: similar songs have embeddings of a similar direction.
@@ -140,10 +182,11 @@ def embed(
     from .inference.classifier import GenreClassifier
     from .inference.embeddings import embed_folder
 
-    with _errors_as_messages():
+    with _errors_as_messages(), parallel.cluster(cluster):
+        part, out = _shard(shard, out)
         classifier = GenreClassifier.load(model)
         progress = not quiet and sys.stderr.isatty()
-        embeddings = embed_folder(classifier, folder, out, progress=progress)
+        embeddings = embed_folder(classifier, folder, out, shard=part, progress=progress)
     count, errors = len(embeddings.songs), embeddings.errors.values()
     if count:
         songs = f"{count} of {count + len(errors)} songs"
@@ -155,25 +198,48 @@ def embed(
 
 
 @app.command()
+def merge(
+    out: Annotated[str, typer.Argument(help="The file that --csv or --out named.")],
+) -> None:
+    """Join what `predict --shard` or `embed --shard` wrote: genres.1-of-8.csv, … to genres.csv."""
+    with _errors_as_messages():
+        if out.endswith(".npz"):
+            from .inference.embeddings import merge_embeddings as merged
+        else:
+            from .inference.song_table import merge_tables as merged
+        count = merged(out)
+    print(f"{count} songs in {escape_control(out)}.")
+
+
+@app.command()
 def extract(
-    folder: Annotated[Path, typer.Argument(help="Music in <genre>/<song>.mp3.")],
-    images: Annotated[Path, typer.Argument(help="Folder for the mel-spectrograms.")],
+    folder: Annotated[
+        str, typer.Argument(help="Music in <genre>/<song>.mp3; also a URL such as s3://….")
+    ],
+    images: Annotated[str, typer.Argument(help="Folder for the mel-spectrograms, or a URL.")],
     mel: Mel = None,
+    shard: ShardOption = None,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Make one mel-spectrogram image (PNG) per song of a folder.
 
-    Existing images are kept if their songs have not changed.
+    Existing images are kept if their songs have not changed. The images of all shards are in one
+    folder, and need no merge.
     """
-    with _errors_as_messages():
+    with _errors_as_messages(), parallel.cluster(cluster):
         with extra_packages("train", "Making images"):
             from .data.collection import find_tracks
             from .features.images import extract_melspectrograms
         settings = _mel_settings(mel or ())
         tracks = find_tracks(folder).assign(image=None)
-        made = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
-    print(f"{len(made)} of {len(tracks)} songs have an image in {images}.")
-    if len(made) < len(tracks):
+        part, _ = _shard(shard, None)
+        made = extract_melspectrograms(
+            tracks, images, settings=settings, shard=part, progress=not quiet
+        )
+    skipped = len(made.attrs["skipped"])
+    print(f"{len(made)} of {len(made) + skipped} songs have an image in {escape_control(images)}.")
+    if skipped:
         raise typer.Exit(SOME_FAILED)
 
 

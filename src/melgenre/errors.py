@@ -7,10 +7,12 @@ OPTIONAL = {
     "IPython",
     "PIL",
     "anywidget",
+    "dask",
+    "distributed",
     "fastai",
+    "fsspec",
     "gradio",
     "huggingface_hub",
-    "joblib",
     "librosa",
     "matplotlib",
     "pandas",
@@ -25,6 +27,7 @@ OPTIONAL = {
     "torch",
     "torchvision",
     "traitlets",
+    "upath",
     "uvicorn",
 }
 """Packages of the extras in pyproject.toml, by the names that are imported."""

@@ -1,4 +1,4 @@
-"""Atomic writes, locks, temporary folders, and a recursive listing that survives symlink loops."""
+"""Atomic writes, locks and temporary folders."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import MelgenreWarning
+from .paths import as_path, is_url, upload
 from .text import printable
 
 MARK = ".melgenre-"
@@ -27,18 +28,26 @@ LARGEST_JSON = 10_000_000
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that replaces it when the block ends without an error.
+    """A temporary file that replaces `path` when the block ends without an error.
 
     Parameters
     ----------
     path
-        A file in a folder that exists.
+        A file in a folder that exists, or a URL.
 
     Yields
     ------
     Path
-        The temporary file, empty, with the permissions of any new file.
+        The temporary file, empty, with the permissions of any new file: beside `path`, or for a URL
+        in the system's folder for temporary files.
     """
+    if is_url(path):
+        with temporary_folder(tempfile.gettempdir()) as folder:
+            part = folder / "file"
+            part.touch()
+            yield part
+            upload(part, as_path(path))
+        return
     path = Path(path)
     with _temporary(path.parent, Path.touch) as part:
         yield part
@@ -95,13 +104,13 @@ def locked(path: str | Path) -> Iterator[None]:
     Parameters
     ----------
     path
-        A file or folder, which need not exist.
+        A file or folder, which need not exist, or a URL.
     """
     from filelock import FileLock, Timeout  # imported here: a single prediction does not need it
 
-    path = Path(path)
+    whole = str(path) if is_url(path) else os.path.realpath(path)
     locks = Path(tempfile.gettempdir(), f"melgenre-locks-{getattr(os, 'getuid', int)()}")
-    name = hashlib.md5(os.fsencode(os.path.realpath(path))).hexdigest()
+    name = hashlib.md5(os.fsencode(whole)).hexdigest()
     lock = FileLock(locks / f"{name}.lock")
     with suppress(OSError):
         locks.mkdir(mode=0o700, exist_ok=True)
@@ -109,7 +118,7 @@ def locked(path: str | Path) -> Iterator[None]:
             lock.acquire(timeout=1)
         except Timeout:  # an OSError, too
             warnings.warn(
-                f"Waiting for another process that writes {printable(path.name)}.",
+                f"Waiting for another process that writes {printable(Path(path).name)}.",
                 MelgenreWarning,
                 stacklevel=3,
             )
@@ -123,8 +132,10 @@ def locked(path: str | Path) -> Iterator[None]:
 def sweep(folder: str | Path) -> None:
     """Delete the temporary files and folders that killed processes left directly in `folder`.
 
-    Those of running processes and of other users are kept.
+    Those of running processes and of other users are kept. A URL's folder never has any.
     """
+    if is_url(folder):
+        return
     for part in filter(_is_ours, list(Path(folder).glob(f"{MARK}*.part"))):
         held = _hold(part)
         if held is not None:
@@ -194,22 +205,6 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{MARK}{zlib.crc32(os.fsencode(path.name)):08x}{suffix}")
 
 
-def walk(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below `folder`, itself first, with the sorted names of its files.
-
-    Links are followed, but each folder is listed once; names that begin with a dot are skipped. A
-    folder that cannot be listed is skipped, with a warning.
-    """
-    seen = set()
-    for root, below, names in os.walk(folder, onerror=_warn, followlinks=True):
-        if os.path.realpath(root) in seen:  # a symlink loop
-            below.clear()
-            continue
-        seen.add(os.path.realpath(root))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        yield Path(root), sorted(name for name in names if not name.startswith("."))
-
-
 def read_json(file: str | Path) -> Any:
     """The content of a small JSON file.
 
@@ -218,7 +213,7 @@ def read_json(file: str | Path) -> Any:
     ValueError
         If it is larger than `LARGEST_JSON` bytes, not UTF-8, no JSON, or nested too deeply.
     """
-    with open(file, "rb") as opened:
+    with as_path(file).open("rb") as opened:
         content = opened.read(LARGEST_JSON + 1)
     if len(content) > LARGEST_JSON:
         raise ValueError(f"it is larger than {LARGEST_JSON / 1e6:.0f} MB")
@@ -226,13 +221,6 @@ def read_json(file: str | Path) -> Any:
         return json.loads(content.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-
-
-def _warn(error: OSError) -> None:
-    name = printable(os.path.basename(error.filename))
-    warnings.warn(
-        f"The folder {name} was skipped ({error.strerror}).", MelgenreWarning, stacklevel=4
-    )
 
 
 def project_folder() -> Path:

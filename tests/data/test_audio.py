@@ -22,7 +22,7 @@ from melgenre.data.audio import (
 )
 from melgenre.data.collection import find_tracks
 from melgenre.features.images import load_center
-from melgenre.inference.batch import find_audio_files
+from melgenre.inference.songs import find_audio_files
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "au", "aiff"])

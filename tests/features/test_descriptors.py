@@ -12,7 +12,7 @@ from melgenre.features.descriptors import (
     find_descriptors,
     load_descriptors,
 )
-from melgenre.inference.batch import find_audio_files
+from melgenre.inference.songs import find_audio_files
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from melgenre.features.melspectrogram import (
     mel_filterbank,
     melspectrogram_image,
 )
-from melgenre.inference.batch import find_audio_files
+from melgenre.inference.songs import find_audio_files
 
 
 def test_a_clip_is_an_image_of_128_by_387():

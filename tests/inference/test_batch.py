@@ -15,9 +15,10 @@ import soundfile
 
 import melgenre
 from melgenre.errors import MelgenreWarning
-from melgenre.inference.batch import classify_folder, find_audio_files
+from melgenre.inference.batch import classify_folder
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import write_config
+from melgenre.inference.songs import find_audio_files
 
 
 @pytest.fixture(scope="module")

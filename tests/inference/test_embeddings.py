@@ -10,7 +10,6 @@ import pytest
 from melgenre.data.audio import load_audio
 from melgenre.errors import MelgenreWarning
 from melgenre.inference import embeddings as module
-from melgenre.inference.batch import NoSongsError
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.embeddings import (
     EmbeddingError,
@@ -19,6 +18,7 @@ from melgenre.inference.embeddings import (
     load_embeddings,
     nearest_songs,
 )
+from melgenre.inference.songs import NoSongsError
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..files import project_folder, walk
+from ..files import project_folder
+from ..paths import as_path, is_url, walk
 from .archives import is_archive, unpack
 from .audio import AUDIO_SUFFIXES
 from .download import download
@@ -87,8 +88,8 @@ def load_collection(
             url = DOWNLOADS[name]
             download(url, folder / url.rpartition("/")[2], progress=progress)
     else:
-        folder = Path(name)
-        if not folder.is_absolute() and not folder.exists():
+        folder = as_path(name)
+        if not is_url(folder) and not folder.is_absolute() and not folder.exists():
             folder = project_folder() / folder
     unpacked = _unpacked(folder, data, progress)
     tracks = find_tracks(unpacked)
@@ -210,6 +211,8 @@ def _unpacked(path: Path, data: Path, progress: bool) -> Path:
     Raw data is never changed: an archive stays where it is and is unpacked below `data`, or below
     the folder named by the environment variable `MELGENRE_UNPACKED`.
     """
+    if is_url(path):
+        return path
     archive = path
     if path.is_dir() and next(_genre_folders(path), None) is None:
         archive = next(iter(_archives(path)), path)

@@ -21,6 +21,7 @@ from .recording import (
     check_bounds,
     check_complete,
     damaged,
+    fetched,
 )
 
 SOUNDFILE_HEADS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"FORM", b"caff")
@@ -38,7 +39,7 @@ def decode(
 
     Yields samples [shape=(n,) or (n, channels)], as floats within [-1, 1].
     """
-    with audio_errors(name):
+    with audio_errors(name), fetched(recording, name) as recording:
         try:
             yield from _decode_by_soundfile(recording, name, seconds, offset, duration)
         except UnreadableError as error:  # only raised before the first block
@@ -47,7 +48,7 @@ def decode(
 
 def duration_of(recording: Recording, name: str) -> float:
     """Length of a recording in seconds, without decoding it."""
-    with audio_errors(name):
+    with audio_errors(name), fetched(recording, name) as recording:
         try:
             with _soundfile(recording, name) as file:
                 return file.frames / file.samplerate

@@ -7,13 +7,16 @@ networks were trained on, so a network receives a whole 30 s clip, neither resiz
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import MelgenreError
 from ..files import atomic_write, read_json
+from ..paths import as_path
 from ..text import printable, short
 from .audio import SAMPLE_RATE
 
@@ -173,7 +176,7 @@ def checked_settings(values: dict[str, Any]) -> MelSettings:
 
 def save_settings(settings: MelSettings, folder: str | Path) -> None:
     """Write the settings beside the images in `folder`."""
-    with atomic_write(Path(folder, SETTINGS_FILE)) as part:
+    with atomic_write(as_path(folder) / SETTINGS_FILE) as part:
         part.write_text(json.dumps(asdict(settings), indent=2) + "\n")
 
 
@@ -185,7 +188,7 @@ def load_settings(folder: str | Path) -> MelSettings | None:
     ImageError
         If their file is damaged.
     """
-    file = Path(folder, SETTINGS_FILE)
+    file = as_path(folder) / SETTINGS_FILE
     try:
         return checked_settings(read_json(file))
     except (FileNotFoundError, NotADirectoryError):
@@ -207,7 +210,19 @@ def image_settings(image: str | Path) -> MelSettings:
     ImageError
         If the file of settings is damaged.
     """
-    return next(filter(None, map(load_settings, Path(image).parents[1:4])), MelSettings())
+    return next(filter(None, map(load_settings, as_path(image).parents[1:4])), MelSettings())
+
+
+def settings_of(images: Iterable[str]) -> dict[str, MelSettings]:
+    """The settings of many images, as `image_settings` finds them; each folder is read once."""
+    found = {}
+    in_folder = {}
+    for image in images:
+        folder = os.path.dirname(image)
+        if folder not in in_folder:
+            in_folder[folder] = image_settings(image)
+        found[image] = in_folder[folder]
+    return found
 
 
 def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
@@ -228,7 +243,11 @@ def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
         settings.check_same(saved, name)
     try:
         # Pillow warns of images that are very large; their size is checked below.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            as_path(path).open("rb") as opened,
+            Image.open(opened, formats=["PNG"]) as image,
+        ):
             found = (image.mode, image.width, image.height)
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise ImageError(f"{name}: not readable as an image. Make it again.") from error

@@ -7,12 +7,16 @@ import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..errors import MelgenreError
 from ..text import printable, short
 from .table import PREFIX
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 RESERVED = ("genre", "path", "image", "predicted", "collection", "split", "fold")
 """Columns that melgenre fills, beside the probabilities: a `tracks.csv` cannot set them."""
@@ -25,7 +29,7 @@ class CollectionError(MelgenreError, ValueError):
     """Not a valid collection; the message says what was expected."""
 
 
-def user_metadata(folder: Path) -> pd.DataFrame:
+def user_metadata(folder: Path | UPath) -> pd.DataFrame:
     """The columns of the `tracks.csv` in a folder, without those that melgenre fills.
 
     Returns

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import MelgenreError
+from ..paths import StoreError, is_url, local_copy
 from ..text import printable
 
 MOST_CHANNELS = 8  # PyAV reads beyond the memory of a (damaged) frame that has more
@@ -42,6 +43,8 @@ def display_name(recording: Recording | tuple) -> str:
     """The name of a recording in a message; see `AudioError`."""
     if not isinstance(recording, (str, Path)):
         recording = str(getattr(recording, "name", "the recording"))
+    if is_url(recording):
+        return printable(recording)
     path = Path(recording)
     # A message may be shown in a notebook, which must not show private folders.
     return printable(Path(path.parent.name, path.name) if path.is_absolute() else path)
@@ -52,11 +55,27 @@ def audio_errors(name: str) -> Iterator[None]:
     """Turn every error of a decoder into an `AudioError` of this file."""
     try:
         yield
-    except AudioError:
+    except (AudioError, StoreError):
         raise
     except Exception as error:  # libsndfile, PyAV and NumPy raise many types for damaged files
         cause = "not enough memory" if isinstance(error, MemoryError) else cause_of(error)
         raise AudioError(f"damaged ({cause}). Download it again, or leave it out.", name) from error
+
+
+@contextmanager
+def fetched(recording: Recording, name: str) -> Iterator[Recording]:
+    """The recording itself, or a temporary copy of one at a URL."""
+    if isinstance(recording, bytes) or not is_url(recording):
+        yield recording
+        return
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(local_copy(recording))
+        except FileNotFoundError:
+            raise AudioError("no such file.", name) from None
+        except PermissionError as error:
+            raise StoreError(f"{name} may not be read. Check the credentials.") from error
+        yield copy
 
 
 def damaged(seconds: float, error: Exception, name: str) -> AudioError:

@@ -12,16 +12,21 @@ import os
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..errors import MelgenreWarning
-from ..files import project_folder, walk
+from ..files import project_folder
+from ..paths import as_path, is_url, walk
 from ..text import printable
 from .audio import AUDIO_SUFFIXES
 from .gtzan import gtzan_metadata
 from .mel_settings import ImageError, check_image
 from .metadata import CollectionError, user_metadata
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 WRAPPERS = frozenset(
     ("audio", "data", "genres", "genres_original", "images", "images_original", "mels", "music")
@@ -37,7 +42,7 @@ class CollectionWarning(MelgenreWarning):
     """Something about a collection that limits what its results mean."""
 
 
-def find_tracks(folder: str | Path) -> pd.DataFrame:
+def find_tracks(folder: str | Path | UPath) -> pd.DataFrame:
     """The table of tracks of a folder.
 
     Sound and images made earlier are found at any depth. The first folder below `folder` is the
@@ -45,6 +50,11 @@ def find_tracks(folder: str | Path) -> pd.DataFrame:
     artist and the third the album. A `tracks.csv` in the folder adds columns by `track_id`, such
     as `artist_id`; it cannot change the columns that melgenre fills. GTZAN's tracks get their
     published metadata.
+
+    Parameters
+    ----------
+    folder
+        A path, or a URL such as `s3://bucket/music`.
 
     Returns
     -------
@@ -60,8 +70,8 @@ def find_tracks(folder: str | Path) -> pd.DataFrame:
     CollectionError
         If the folder is missing or holds no `<genre>/<song>`.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    folder = as_path(folder)
+    if not is_url(folder) and not folder.is_dir():
         raise CollectionError(
             f"No folder {printable(folder.name)!r}. Pass a folder of <genre>/<song> files, or an "
             "archive of one."
@@ -101,6 +111,9 @@ def find_tracks(folder: str | Path) -> pd.DataFrame:
 
 def _unique_name(folder: Path) -> str:
     """The folder's name; with a hash unless it is in the project's `data`, where names differ."""
+    if is_url(folder):
+        digest = hashlib.md5(str(folder).encode()).hexdigest()[:6]
+        return f"{folder.name or 'collection'}-{digest}"
     whole = folder.resolve()
     name = whole.name
     if (folder / "SYNTHETIC.md").exists() and not name.startswith("synthetic"):
@@ -120,18 +133,19 @@ def _files_by_track(folder: Path) -> tuple[dict, dict, dict, dict]:
     sounds, images, folders = {}, {}, {}
     skipped, unusable = Counter(), []
     for place, names in walk(folder):
+        # A name becomes part of tables, models and messages: as text that can be printed.
+        parts = tuple(map(printable, place.relative_to(folder).parts))
         for name in names:
             stem, suffix = os.path.splitext(name)
-            path, suffix = place / name, suffix.lower()
-            # A name becomes part of tables, models and messages: as text that can be printed.
-            parts = tuple(map(printable, place.relative_to(folder).parts))
+            path, suffix = f"{place}/{name}" if is_url(place) else place / name, suffix.lower()
             genre, track, below = _genre_of(parts, printable(stem))
             if genre is None or suffix not in AUDIO_SUFFIXES | {".png"}:
                 skipped[printable(suffix) or "without ending"] += name not in OWN_FILES
                 continue
             if suffix == ".png":
                 try:
-                    check_image(path)
+                    if not is_url(path):  # a request to the store for each image
+                        check_image(path)
                     images[genre, track] = str(path)
                 except ImageError as error:
                     unusable.append(error)

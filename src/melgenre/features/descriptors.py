@@ -6,8 +6,9 @@ features, and the means of twenty MFCCs.
 
 from __future__ import annotations
 
-import os
+from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import librosa
 import numpy as np
@@ -16,8 +17,12 @@ import pandas as pd
 from ..data.audio import SAMPLE_RATE, AudioError, load_audio
 from ..errors import MelgenreError
 from ..parallel import parallel_map
+from ..paths import StoreError, absolute, as_path
 from ..text import names_below
 from .skipped import report_skipped
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 DESCRIPTORS = (
     *("tempo", "beats", "chroma_stft", "rmse", "spectral_centroid", "spectral_bandwidth"),
@@ -91,11 +96,11 @@ def compute_descriptors(tracks: pd.DataFrame, *, progress: bool = True) -> pd.Da
     """
     tracks = tracks.dropna(subset="path").reset_index(drop=True)
     warm_up_numba_cache()
-    # Workers may have another working directory.
-    calls = [(os.path.abspath(path),) for path in tracks["path"]]
-    done = list(
-        parallel_map(_describe, calls, desc="descriptors", unit=" clips", progress=progress)
+    calls = [(absolute(path),) for path in tracks["path"]]
+    found = parallel_map(
+        _describe, calls, total=len(calls), desc="descriptors", unit=" clips", progress=progress
     )
+    done = [one for _, one in sorted(found, key=itemgetter(0))]
     readable = [not isinstance(one, str) for one in done]
     if not any(readable):
         raise AudioError("No track with sound that can be read: there is nothing to describe.")
@@ -127,11 +132,13 @@ def _describe(path):
         return clip_descriptors(load_audio(path))
     except AudioError as error:
         return error.reason
+    except StoreError:
+        raise
     except Exception as error:  # librosa fails in many ways, and one file must not end the run
         return f"cannot be described ({type(error).__name__}). Convert it to wav."
 
 
-def load_descriptors(file: str | Path, tracks: pd.DataFrame) -> pd.DataFrame:
+def load_descriptors(file: str | Path | UPath, tracks: pd.DataFrame) -> pd.DataFrame:
     """Descriptors of a table that was made earlier, joined to their tracks.
 
     Parameters
@@ -151,7 +158,8 @@ def load_descriptors(file: str | Path, tracks: pd.DataFrame) -> pd.DataFrame:
     DescriptorError
         If a descriptor is missing, or none of the tracks is in the file.
     """
-    table = pd.read_csv(file)
+    with as_path(file).open("rb") as opened:
+        table = pd.read_csv(opened)
     if "track_id" not in table and "filename" in table:
         table["track_id"] = table["filename"].str.removesuffix(".au").str.removesuffix(".wav")
     missing = [name for name in ("track_id", *DESCRIPTORS) if name not in table]
@@ -167,7 +175,7 @@ def load_descriptors(file: str | Path, tracks: pd.DataFrame) -> pd.DataFrame:
     return described
 
 
-def find_descriptors(tracks: pd.DataFrame) -> Path | None:
+def find_descriptors(tracks: pd.DataFrame) -> Path | UPath | None:
     """The file `features_28.csv` beside the collection's folders; None if there is none.
 
     Parameters
@@ -177,7 +185,7 @@ def find_descriptors(tracks: pd.DataFrame) -> Path | None:
     """
     first = pd.concat([tracks["path"], tracks["image"]]).dropna().head(1)
     for file in first:
-        for folder in list(Path(file).parents)[:4]:
+        for folder in list(as_path(file).parents)[:4]:
             if (folder / "features_28.csv").exists():
                 return folder / "features_28.csv"
     return None

@@ -8,6 +8,7 @@ import os
 import time
 import zlib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,16 @@ from ..data.audio import AudioError, audio_duration, load_audio
 from ..data.mel_settings import (
     ImageError,
     MelSettings,
-    image_settings,
     load_settings,
     save_settings,
+    settings_of,
     settings_suffix,
 )
+from ..data.recording import audio_errors, display_name, fetched
 from ..files import atomic_write, locked, project_folder, sweep
 from ..parallel import parallel_map
+from ..paths import StoreError, absolute, as_path, is_url, stamps
+from ..shard import Shard
 from ..text import names_below
 from .melspectrogram import melspectrogram_image
 from .skipped import report_skipped
@@ -29,9 +33,11 @@ from .skipped import report_skipped
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from upath import UPath
 
 RECORDS_FILE = "sources.json"
 SECONDS_BETWEEN_RECORDS = 2  # a killed run repeats the images since the last record
+SHARE_OF_WORK = 20  # records are written in a twentieth of the time at most
 MAX_NAME_BYTES = 251  # of an image's name without its ending
 
 
@@ -55,21 +61,26 @@ def load_center(path: str | Path, settings: MelSettings = MelSettings()) -> np.n
 
     A shorter recording is returned whole. Raises `AudioError` if it cannot be read.
     """
-    # With a second more than needed, `fix_length` can choose, whatever the file's sample rate.
-    spare = max(0.0, audio_duration(path) - settings.duration - 1)
-    return load_audio(
-        path, sample_rate=settings.sample_rate, offset=spare / 2, duration=settings.duration + 1
-    )
+    name = display_name(path)
+    with audio_errors(name), fetched(path, name) as file:
+        # With a second more than needed, `fix_length` can choose, whatever the file's sample rate.
+        spare = max(0.0, audio_duration(file) - settings.duration - 1)
+        return load_audio(
+            file, sample_rate=settings.sample_rate, offset=spare / 2, duration=settings.duration + 1
+        )
 
 
 def extract_melspectrograms(
     tracks: pd.DataFrame,
-    folder: str | Path,
+    folder: str | Path | UPath,
     *,
     settings: MelSettings = MelSettings(),
+    shard: Shard | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Make one PNG per track, `<folder>/<genre>/…/<track>.png`; existing images are kept.
+
+    Images are made in parallel, on all cores or on the cluster of `joblib.parallel_config`.
 
     A track that comes with an image of these settings keeps it. If its image has other settings, a
     new one is made from its sound. `sources.json` in the folder records the file that each image
@@ -82,7 +93,9 @@ def extract_melspectrograms(
     tracks
         With `track_id`, `genre`, `path` (missing if there is no sound), and possibly `image`.
     folder
-        For instance `images_folder(tracks, settings)`.
+        For instance `images_folder(tracks, settings)`, or a URL such as `s3://bucket/images`.
+    shard
+        Only this share of the tracks.
     progress
         Show a progress bar.
 
@@ -101,23 +114,29 @@ def extract_melspectrograms(
     # Imported here: prediction by ONNX Runtime needs no pandas.
     import pandas as pd
 
-    folder = Path(folder).resolve()  # for workers, which may have another working directory
-    folder.mkdir(parents=True, exist_ok=True)
+    if not is_url(folder):
+        folder = Path(folder).resolve()  # for workers, which may have another working directory
+        folder.mkdir(parents=True, exist_ok=True)
+    folder = as_path(folder)
+    if shard is not None:
+        tracks = tracks.iloc[shard.number - 1 :: shard.count]
     ready = _ready_images(tracks, settings)
-    with locked(folder):
+    records_file = folder / RECORDS_FILE if shard is None else shard.file(folder / RECORDS_FILE)
+    with locked(records_file):
         earlier = load_settings(folder)
         if earlier is None:
             save_settings(settings, folder)
         else:
             settings.check_same(earlier, f"The folder of images {folder.name}")
         files = [
-            str(_image_file(folder, genre, track))
+            _image_file(folder, genre, track)
             for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
         ]
         images = ready.where(ready.notna(), pd.Series(files, index=tracks.index, dtype=object))
         made = tracks.assign(image=images)
-        skipped = _make_missing(made[ready.isna()], folder, settings, progress)
-    made = made[[Path(image).exists() for image in made["image"]]].reset_index(drop=True)
+        skipped = _make_missing(made[ready.isna()], records_file, settings, progress)
+    exist = [stamp != "" for stamp in stamps(made["image"].tolist())]
+    made = made[exist].reset_index(drop=True)
     if made.empty:
         reason = ": ".join(skipped[0]) if skipped else "there is no track."
         raise ImageError(f"No track could be turned into an image. The first: {reason}")
@@ -130,7 +149,7 @@ def _ready_images(tracks, settings):
     import pandas as pd
 
     images = tracks.get("image", pd.Series(None, index=tracks.index)).astype(object)
-    found = {image: image_settings(image) for image in images.dropna()}
+    found = settings_of(images.dropna())
     other = images.map(lambda image: found.get(image, settings) != settings).astype(bool)
     silent = images[other & tracks["path"].isna()]
     if len(silent):
@@ -147,7 +166,7 @@ def _ready_images(tracks, settings):
 def _image_file(folder, genre, track):
     """The file of a track's image; names that leave no room for `.png` are shortened."""
     *parents, name = map(_shortened, [genre, *track.removeprefix(f"{genre}/").split("/")])
-    return Path(folder, *parents, f"{name}.png")
+    return str(folder.joinpath(*parents, f"{name}.png"))
 
 
 def _shortened(name):
@@ -157,62 +176,86 @@ def _shortened(name):
     return f"{os.fsencode(name)[: MAX_NAME_BYTES - 9].decode('utf-8', 'ignore')}-{digest}"
 
 
-def _make_missing(tracks, folder, settings, progress):
+def _make_missing(tracks, records_file, settings, progress):
     """Make the images that are missing or whose source has changed; returns (name, reason) of
     those that failed."""
-    records = _read_records(folder)
-    earlier = records.copy()
+    folder = records_file.parent
+    records = _read_records(records_file)
+    start = len(str(folder)) + 1
+    paths, images = tracks["path"].tolist(), tracks["image"].tolist()
     todo, keys, sources = [], [], []
-    for path, image in zip(tracks["path"], map(Path, tracks["image"]), strict=True):
-        source = _describe_source(path, folder)
-        key = image.relative_to(folder).as_posix()
-        if not image.exists() or (source is not None and source != records.get(key)):
-            # Workers may have another working directory.
-            sound = os.path.abspath(path) if isinstance(path, str) else None
-            todo.append((sound, Path(os.path.abspath(image)), settings))
+    rows = zip(paths, images, stamps(images), _sources(paths, folder), strict=True)
+    for path, image, stamp, source in rows:
+        key = Path(image[start:]).as_posix()
+        if not stamp or (source is not None and source != records.get(key)):
+            todo.append((absolute(path) if isinstance(path, str) else None, image, settings))
             keys.append(key)
             sources.append(source)
-    for parent in {image.parent for _, image, _ in todo}:
+    for parent in {os.path.dirname(image) for _, image, _ in todo}:
         sweep(parent)
-    done = parallel_map(_make_image, todo, desc="images", unit=" clips", progress=progress)
-    reasons, written = [], time.monotonic()
+    done = parallel_map(
+        _make_image, todo, total=len(todo), desc="images", unit=" clips", progress=progress
+    )
+    reasons, due = {}, 0.0
     try:
-        for key, source, reason in zip(keys, sources, done, strict=False):
-            reasons.append(reason)
-            records.pop(key, None)
+        for row, reason in done:
+            records.pop(keys[row], None)
             if reason is None:
-                records[key] = source
-            if time.monotonic() - written > SECONDS_BETWEEN_RECORDS:
-                _write_records(folder, records)
-                written = time.monotonic()
+                records[keys[row]] = sources[row]
+            else:
+                reasons[row] = reason
+            if time.monotonic() > due:
+                due = _write_records(records_file, records)
     finally:
-        if records != earlier:  # a set of images may be read-only
-            _write_records(folder, records)
+        if todo:  # a set of images may be read-only
+            _write_records(records_file, records)
     names = names_below([path or image for path, image, _ in todo])
-    return [(name, reason) for name, reason in zip(names, reasons, strict=True) if reason]
+    return [(names[row], reasons[row]) for row in sorted(reasons)]
 
 
-def _describe_source(path, folder):
-    """A recording's path relative to the folder of images, its size and time; None without one."""
-    try:
-        status = os.stat(path)
-    except (OSError, TypeError, ValueError):  # a missing path is no string
-        return None
-    return [os.path.relpath(path, folder), status.st_size, status.st_mtime_ns]
+def _sources(paths, folder):
+    """What each image is made from: the recording below the folder of images, its size and its
+    time; None without a recording."""
+
+    @cache
+    def place(parent):
+        return os.path.relpath(parent or ".", folder)
+
+    paths = [path if isinstance(path, str) else "" for path in paths]
+    for path, stamp in zip(paths, stamps(paths), strict=True):
+        if not stamp:
+            yield None
+        elif is_url(path):
+            yield [path, stamp]
+        else:
+            parent, name = os.path.split(path)
+            time_ns, size = map(int, stamp.split("-"))
+            yield [name if is_url(folder) else os.path.join(place(parent), name), size, time_ns]
 
 
-def _read_records(folder):
-    """The source of each image, by its path in the folder; empty if the file is damaged."""
-    try:
-        records = json.loads(Path(folder, RECORDS_FILE).read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return records if isinstance(records, dict) else {}
+def _read_records(file):
+    """The source of each image, by its path in the folder; nothing of a damaged file.
+
+    Each shard has a file of its own.
+    """
+    found = {}
+    others = file.parent.glob(f"{Path(RECORDS_FILE).stem}*.json") if file.parent.exists() else ()
+    for one in [*sorted(others, key=str), file]:
+        try:
+            records = json.loads(one.read_text())
+        except (OSError, ValueError, RecursionError):
+            continue
+        found.update(records if isinstance(records, dict) else {})
+    return found
 
 
-def _write_records(folder, records):
-    with atomic_write(Path(folder, RECORDS_FILE)) as part:
+def _write_records(file, records):
+    """Write the records; returns when to do so again."""
+    started = time.monotonic()
+    with atomic_write(file) as part:
         part.write_text(json.dumps(dict(sorted(records.items())), indent=0) + "\n")
+    now = time.monotonic()
+    return now + max(SECONDS_BETWEEN_RECORDS, SHARE_OF_WORK * (now - started))
 
 
 def _make_image(path, target, settings):
@@ -223,21 +266,26 @@ def _make_image(path, target, settings):
         return "neither an image nor sound."
     try:
         image = melspectrogram_image(load_center(path, settings), settings)
+    except StoreError:
+        raise
     except Exception as error:  # decoders fail in many ways, and one file must not end the run
         with suppress(OSError):
-            target.unlink(missing_ok=True)  # an earlier image, whose sound is gone
+            as_path(target).unlink(missing_ok=True)  # an earlier image, whose sound is gone
         if isinstance(error, AudioError):
             return error.reason
         return f"cannot be turned into an image ({type(error).__name__}). Convert it to wav."
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not is_url(target):
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as part:
             # Half the time of the default strategy of compression, for files of the same size.
             Image.fromarray(image).save(part, format="PNG", compress_type=zlib.Z_RLE)
+    except StoreError:
+        raise
     except OSError as error:
         # A full disk ends the run: the next images could not be written either.
         raise ImageError(
-            f"{target.name} cannot be written ({error.strerror}). Make room or choose another "
-            "folder, and run this again: it resumes."
+            f"{Path(target).name} cannot be written ({error.strerror}). Make room or choose "
+            "another folder, and run this again: it resumes."
         ) from error
     return None

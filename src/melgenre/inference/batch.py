@@ -2,89 +2,52 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
-from ..data.audio import AUDIO_SUFFIXES, AudioError
+from ..data.audio import AudioError
 from ..data.table import probability_columns
-from ..errors import MelgenreError, MelgenreWarning, extra_packages
-from ..files import atomic_write, locked, sweep, walk
-from ..text import escape_control, path_text, printable, spreadsheet_plain, spreadsheet_safe
+from ..errors import MelgenreError, extra_packages
+from ..parallel import parallel_map
+from ..paths import FoundFile, StoreError
+from ..shard import Shard
+from ..text import escape_control, printable
 from .classifier import GenreClassifier
 from .model_folder import ModelError
+from .song_table import song_table
+from .songs import Folder, list_songs
 
 if TYPE_CHECKING:
     import pandas as pd
+    from upath import UPath
 
 FIRST_COLUMNS, LAST_COLUMNS = ["song", "genre"], ["ood_score", "error", "modified", "model"]
-RENAMED_COLUMNS = {"strangeness": "ood_score"}
-"""Columns of a CSV that an earlier version wrote, and their names today."""
-
-
-class NoSongsError(MelgenreError, FileNotFoundError):
-    """A folder without recordings."""
-
-
-class TableError(MelgenreError, ValueError):
-    """A CSV that is not a table of genres."""
-
-
-def find_audio_files(folder: str | Path) -> list[Path]:
-    """The audio files below a folder, sorted. Links are followed; loops of links are not.
-
-    Raises
-    ------
-    NoSongsError
-        If the folder does not exist, or has no audio file.
-    """
-    songs = [
-        root / name
-        for root, names in walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in AUDIO_SUFFIXES
-    ]
-    if not songs:
-        raise NoSongsError(
-            f"{printable(folder)}: no sound in this folder. It should hold files such as song.mp3 "
-            "or song.wav."
-        )
-    return songs
-
-
-def named_songs(folder: str | Path | list[str | Path]) -> list[tuple[str, Path]]:
-    """Name and path of each song of a folder, whose names are paths below it, or of a list."""
-    if isinstance(folder, (list, tuple)):
-        return [(path_text(song), song) for song in map(Path, folder)]
-    return [(path_text(song.relative_to(folder)), song) for song in find_audio_files(folder)]
 
 
 def classify_folder(
     classifier: GenreClassifier,
-    folder: str | Path | list[str | Path],
-    file: str | Path | None = None,
+    folder: Folder,
+    file: str | Path | UPath | None = None,
     *,
+    shard: Shard | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Predict the genre of every song in a folder.
 
-    Songs are classified in parallel, one per core. Each row is written to the CSV at once, so an
-    interrupted run resumes where it stopped; a song whose file has changed is classified again. A
-    CSV of another model is started anew, with a warning.
+    Songs are classified in parallel, one per core, or on the cluster of `joblib.parallel_config`.
+    Each row is written to the CSV as soon as it is there, so an interrupted run resumes where it
+    stopped; a song whose file has changed is classified again. A CSV of another model is started
+    anew, with a warning.
 
     Parameters
     ----------
     folder
-        Or a list of files.
+        A path, a URL such as `s3://bucket/music`, or a list of files.
     file
-        The CSV; by default, no file is written.
+        The CSV, by path or URL; by default, no file is written.
+    shard
+        Only this share of the songs.
     progress
         Show a progress bar.
 
@@ -107,42 +70,53 @@ def classify_folder(
     """
     with extra_packages("train", "A table of songs"):
         import pandas as pd
-    rows = predict_songs(classifier, folder, file, progress=progress)
+    songs = list_songs(folder) if shard is None else shard.of(list_songs(folder))
+    rows = predict_songs(classifier, songs, file, progress=progress)
     return pd.DataFrame(rows, columns=_columns(classifier))
 
 
 def predict_songs(
     classifier: GenreClassifier,
-    folder: str | Path | list[str | Path],
-    file: str | Path | None = None,
+    songs: Iterable[FoundFile],
+    file: str | Path | UPath | None = None,
     *,
     progress: bool = True,
-) -> list[dict]:
-    """The rows of `classify_folder`, as dicts: this needs no pandas.
+) -> Iterator[dict]:
+    """The rows of `classify_folder`, as dicts: this needs no pandas, and memory stays flat.
 
-    The parameters and errors are those of `classify_folder`.
+    The other parameters and the errors are those of `classify_folder`.
+
+    Parameters
+    ----------
+    songs
+        Of `melgenre.inference.songs.list_songs`.
+
+    Yields
+    ------
+    dict
+        A row, after all songs are classified.
     """
-    songs = named_songs(folder)
-    names = [name for name, _ in songs]
     columns = _columns(classifier)
-    with nullcontext() if file is None else locked(file):
-        rows = {} if file is None else _read(Path(file), columns, classifier.fingerprint)
-        todo = {
-            name: song
-            for name, song in songs
-            if rows.get(name, {}).get("modified") != modified(song)
-        }
-        rows = {name: row for name, row in rows.items() if name not in todo}
-        new = map_songs(_classify, classifier, todo)
-        bar = tqdm(new, total=len(todo), desc="songs", unit=" songs", disable=not progress)
-        if file is None:
-            rows.update((row["song"], row) for row in bar)
-        else:
-            try:
-                _write(Path(file), columns, rows, bar, names)
-            except OSError as error:  # errors of the recordings are in their rows
-                raise cannot_write(file, error.strerror) from error
-    return [_with_numbers(rows[name], columns) for name in names]
+    try:
+        with song_table(file, columns, classifier.fingerprint) as table:
+            names, todo = {}, []
+            for song in songs:
+                names[song.name] = None
+                if table.stamps.get(song.name) != song.stamp:
+                    todo.append(song)
+            table.stamps.clear()  # of a million songs, they take much memory
+            new = map_songs(_classify, classifier, todo, progress=progress)
+            for _, row in new:
+                table.write(row)
+            table.sort(names)
+            for row in table.rows(names):
+                yield _with_numbers(row, columns)
+    except StoreError:
+        raise
+    except OSError as error:  # errors of the recordings are in their rows
+        if file is None or isinstance(error, MelgenreError):
+            raise
+        raise cannot_write(file, error.strerror) from error
 
 
 def _columns(classifier):
@@ -159,78 +133,12 @@ def _with_numbers(row, columns):
     }
 
 
-def _write(
-    file: Path, columns: list[str], rows: dict[str, dict], new: Iterable[dict], names: list[str]
-):
-    """Append each new row to the CSV and to `rows`; at the end, sort the CSV as the songs are."""
-    sweep(file.parent)
-    _write_whole(file, columns, rows.values())  # without the partial last line of a killed run
-    with file.open("a", newline="", encoding="utf-8") as opened:
-        table = csv.DictWriter(opened, columns)
-        for row in new:
-            table.writerow(_safe(row))
-            opened.flush()
-            rows[row["song"]] = row
-    listed = dict.fromkeys(names)
-    others = [row for name, row in rows.items() if name not in listed]
-    _write_whole(file, columns, [*others, *(rows[name] for name in listed)])
-
-
-def _write_whole(file, columns, rows):
-    with atomic_write(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
-        table = csv.DictWriter(opened, columns)
-        table.writeheader()
-        table.writerows(map(_safe, rows))
-
-
-def _safe(row):
-    return {name: spreadsheet_safe(cell) for name, cell in row.items()}
-
-
-def _read(file: Path, columns: list[str], model: str) -> dict[str, dict]:
-    """The rows of an existing CSV, by song; none if another model wrote it."""
-    if not file.exists():
-        return {}
-    try:
-        with file.open(newline="", encoding="utf-8") as opened:
-            table = csv.DictReader(opened)
-            found = [RENAMED_COLUMNS.get(name, name) for name in table.fieldnames or ()]
-            # The first versions wrote no column `model`.
-            if found[:2] != FIRST_COLUMNS or not {*LAST_COLUMNS[:-1]} <= {*found}:
-                raise ValueError("it has other columns")
-            table.fieldnames = found
-            rows = [{name: spreadsheet_plain(cell) for name, cell in row.items()} for row in table]
-    except (ValueError, csv.Error) as error:
-        raise TableError(
-            f"{printable(file.name)} is not a table of genres ({error}). Name another file."
-        ) from error
-    # A killed run may have left a partial last line.
-    whole = [row for row in rows if None not in row.values() and None not in row]
-    if found != columns or any(row["model"] != model for row in whole):
-        warnings.warn(
-            f"{printable(file.name)} was written with another model and is started anew.",
-            MelgenreWarning,
-            stacklevel=4,  # the caller of `classify_folder`
-        )
-        return {}
-    return {row["song"]: row for row in whole}
-
-
-def modified(song):
-    """Time and size of a file as text, which differ when it is changed; empty if it is gone."""
-    try:
-        status = song.stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_mtime_ns}-{status.st_size}"
-
-
 def reason_of(error: Exception, name: str) -> str:
     """Why a song cannot be used, as a sentence; an error that is not the song's is raised again.
 
     Whatever a decoder raises, one file must not stop a long run.
     """
-    if isinstance(error, ModelError):
+    if isinstance(error, (ModelError, StoreError)):
         raise error
     if isinstance(error, AudioError):
         return f"{escape_control(name)}: {error.reason}"
@@ -248,24 +156,34 @@ def cannot_write(file: str | Path, reason: str) -> OSError:
     )
 
 
-def map_songs(function: Callable, classifier: GenreClassifier, songs: dict[str, Path]) -> Iterator:
-    """Call `function(classifier, name, song)` for each song; yields the results in their order.
+def map_songs(
+    function: Callable, classifier: GenreClassifier, songs: Sequence[FoundFile], *, progress: bool
+) -> Iterator:
+    """Call `function(classifier, song)` for each song; yields index and result, as they finish.
 
-    One thread per song, or all threads for one song.
+    One thread per song, or all threads for one song. On a cluster, each worker loads the model
+    once.
     """
     if len(songs) > 1:
         classifier = classifier.on_one_core()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda item: function(classifier, *item), songs.items())
+    return parallel_map(
+        function,
+        ((classifier, song) for song in songs),
+        total=len(songs),
+        desc="songs",
+        unit=" songs",
+        progress=progress,
+        threads=True,
+    )
 
 
-def _classify(classifier, name, song):
+def _classify(classifier, song):
     """The row of one song: its genre, or the reason why there is none."""
-    row = {"song": name, "error": "", "modified": modified(song), "model": classifier.fingerprint}
+    row = {"song": song.name, "error": "", "modified": song.stamp, "model": classifier.fingerprint}
     try:
-        prediction = classifier.predict(song)
+        prediction = classifier.predict(song.path)
     except Exception as error:  # decoders raise errors of any kind
-        return row | {"error": reason_of(error, name)}
+        return row | {"error": reason_of(error, song.name)}
     row |= {"genre": prediction.genre, "ood_score": round(prediction.ood_score, 3)}
     probabilities = (round(p, 4) for p in prediction.values())
     return row | dict(zip(probability_columns(prediction), probabilities, strict=True))

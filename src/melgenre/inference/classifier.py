@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,14 +20,16 @@ from ..data.audio import AudioError, iter_windows
 from ..data.mel_settings import MelSettings
 from ..features.melspectrogram import melspectrogram_image
 from ..files import atomic_folder, sweep
+from ..paths import absolute
 from .backends import Network, load_onnx, load_torch
-from .hub import find_folder, upload
+from .hub import find_folder, is_remote, upload
 from .model_folder import (
     FEWEST_CLIPS,
     ONNX,
     PRIVATE,
     WEIGHTS,
     ModelError,
+    built_in_model,
     check_replaceable,
     copy_others,
     damaged_model,
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
 
 CPU_BATCH, GPU_BATCH = 2, 32
 """Windows per batch. On a CPU, larger batches take more memory and are not faster."""
+
+BUILT_IN = ""
+"""Names the model in this package, which each machine has in a folder of its own."""
 
 Recording = str | Path | bytes | BinaryIO | tuple[np.ndarray, int]
 """A file, its content, or samples [shape=(n,) or (n, channels)] with their rate in Hz."""
@@ -89,10 +95,14 @@ class GenreClassifier:
         folder: Path,
         backend: str,
         device: str = "cpu",
+        *,
+        source: str | None = None,
+        threads: int = 0,
     ):
         self.predict_proba, self._embed = network
         self.config, self.folder = config, folder
         self.backend, self.device = backend, device
+        self._source, self._threads = source or absolute(folder), threads
         self.genres = list(config["genres"])
         self.settings = MelSettings(**config["mel_settings"])
         ood_threshold = config["calibration"]["ood_threshold"]
@@ -111,8 +121,9 @@ class GenreClassifier:
         model
             A folder with `config.json`, and `model.safetensors` or `model.onnx`; or
             `hf:owner/name`, a repository on the hub, of which the two files that are needed are
-            downloaded once; `hf:owner/name@v1` is a branch, tag or commit of it. By default, the
-            model in this package is loaded, and a warning names it with its accuracy.
+            downloaded once; `hf:owner/name@v1` is a branch, tag or commit of it; or a URL of such a
+            folder, such as `s3://bucket/model`. By default, the model in this package is loaded,
+            and a warning names it with its accuracy.
         backend
             "onnx" (ONNX Runtime, which starts at once and needs no torch) or "torch". The default
             is ONNX Runtime on a CPU, if it is installed and the folder has a `model.onnx`; else
@@ -145,7 +156,19 @@ class GenreClassifier:
                 raise
             # The folder was replaced by another export while it was read.
             return cls.load(model, backend=backend, device=device)
-        return cls(network, config, folder, "onnx" if by_onnx else "torch", device)
+        return cls(
+            network,
+            config,
+            folder,
+            "onnx" if by_onnx else "torch",
+            device,
+            source=str(model) if is_remote(model) else None,
+        )
+
+    def __reduce__(self) -> tuple:
+        """A worker process loads the model by its name, once."""
+        model = BUILT_IN if self.folder == built_in_model() else self._source
+        return _load_once, (model, self.backend, self.device, self._threads, self.fingerprint)
 
     def on_one_core(self) -> GenreClassifier:
         """The same model with a single thread, to classify several recordings in parallel.
@@ -156,7 +179,9 @@ class GenreClassifier:
         if self.backend != "onnx" or self.device != "cpu":
             return self
         network = load_onnx(self.folder, self.config, threads=1)
-        return GenreClassifier(network, self.config, self.folder, self.backend)
+        return GenreClassifier(
+            network, self.config, self.folder, self.backend, source=self._source, threads=1
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Copy the model into another folder, without `learner.pkl` and `split.csv`.
@@ -339,6 +364,19 @@ class GenreClassifier:
             return function(np.stack(images).astype(np.float32) / 255)
         except RuntimeError as error:  # of torch; the errors of ONNX Runtime derive from it
             raise damaged_model(self.folder, error) from error
+
+
+@lru_cache(maxsize=1)
+def _load_once(model, backend, device, threads, fingerprint):
+    """The classifier of a worker process; `ModelError` if it is not the one of the caller."""
+    folder = built_in_model() if model == BUILT_IN else model
+    classifier = GenreClassifier.load(folder, backend=backend, device=device)
+    if classifier.fingerprint != fingerprint:
+        raise ModelError(
+            f"{model} is another model on this worker. Give all machines the same melgenre, and "
+            "name the model by a folder that they share, by a URL or by hf:owner/name."
+        )
+    return classifier.on_one_core() if threads else classifier
 
 
 def _caveats(config):

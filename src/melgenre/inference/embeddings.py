@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..errors import MelgenreError, MelgenreWarning
-from ..files import atomic_write, locked, sweep
+from ..files import locked
+from ..paths import StoreError, as_path, is_url, local_copy, patiently, walk_order
+from ..shard import Shard, shard_files
 from ..text import printable, short
-from .batch import cannot_write, map_songs, modified, named_songs, reason_of
+from .batch import cannot_write, map_songs, reason_of
 from .classifier import GenreClassifier
+from .song_table import LARGEST_SHARE
+from .songs import Folder, list_songs
+from .vector_store import VectorStore, blocks_of, read_embeddings, write_embeddings
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 SECONDS_BETWEEN = 30
 """Between two writes of the file: a process that is killed loses no more of its work."""
@@ -55,24 +63,27 @@ class Embeddings:
 
 def embed_folder(
     classifier: GenreClassifier,
-    folder: str | Path | list[str | Path],
-    file: str | Path | None = None,
+    folder: Folder,
+    file: str | Path | UPath | None = None,
     *,
+    shard: Shard | None = None,
     progress: bool = True,
 ) -> Embeddings:
     """Compute the embedding of every song in a folder.
 
-    Songs are embedded in parallel, one per core. The file is written every half a minute and when
-    the run is interrupted, so the next run resumes: only new and changed songs are computed, and
-    those that could not be used before. Songs that are gone are removed from it. A file of another
-    model is started anew, with a warning.
+    Songs are embedded in parallel, one per core, or on the cluster of `joblib.parallel_config`. The
+    file is written every half a minute and when the run is interrupted, so the next run resumes:
+    only new and changed songs are computed, and those that could not be used before. Songs that are
+    gone are removed from it. A file of another model is started anew, with a warning.
 
     Parameters
     ----------
     folder
-        Or a list of files.
+        A path, a URL such as `s3://bucket/music`, or a list of files.
     file
-        For `load_embeddings`; by default, no file is written.
+        For `load_embeddings`, by path or URL; by default, no file is written.
+    shard
+        Only this share of the songs.
     progress
         Show a progress bar.
 
@@ -87,37 +98,39 @@ def embed_folder(
     OSError
         If the file cannot be written.
     """
-    songs = dict(named_songs(folder))
-    file = None if file is None else Path(file)
-    with nullcontext() if file is None else locked(file):
-        done = {} if file is None else _unchanged(file, classifier.fingerprint, songs)
-        todo = {name: song for name, song in songs.items() if name not in done}
-        errors, saved = {}, time.monotonic()
-        bar = tqdm(total=len(todo), desc="songs", unit=" songs", disable=not progress)
+    listed = list_songs(folder) if shard is None else shard.of(list_songs(folder))
+    songs = {song.name: song for song in listed}
+    file = None if file is None else as_path(file)
+    with nullcontext() if file is None else locked(file), VectorStore() as store:
+        if file is not None:
+            _add_unchanged(store, file, classifier.fingerprint, songs)
+        todo = [song for song in songs.values() if song.name not in store]
+        errors, due = {}, time.monotonic() + SECONDS_BETWEEN
         try:
-            with bar:
-                for name, row, error in map_songs(_embed, classifier, todo):
-                    bar.update()
-                    if error:
-                        errors[name] = error
-                    else:
-                        done[name] = row
-                    if file and time.monotonic() - saved > SECONDS_BETWEEN:
-                        _save(file, _collect(classifier, songs, done, errors))
-                        saved = time.monotonic()
+            for row, (vector, error) in map_songs(_embed, classifier, todo, progress=progress):
+                song = todo[row]
+                if error:
+                    errors[song.name] = error
+                else:
+                    store.add(song.name, song.stamp, vector)
+                if file and time.monotonic() > due:
+                    due = _save(file, store, songs, classifier.fingerprint)
         finally:  # also when the user interrupts it
-            result = _collect(classifier, songs, done, errors)
-            if file and done:
-                _save(file, result)
-    return result
+            if file and len(store):
+                _save(file, store, songs, classifier.fingerprint)
+        if file and len(store) and not is_url(file):
+            return replace(load_embeddings(file), errors=errors)  # memory-mapped
+        names = [name for name in songs if name in store]
+        stamps = list(map(store.stamp, names))
+        return Embeddings(names, store.vectors(names), stamps, classifier.fingerprint, errors)
 
 
-def _unchanged(file: Path, model: str, songs: dict[str, Path]) -> dict[str, tuple[str, np.ndarray]]:
-    """What a file has of songs that have not changed since: `modified` and vector, by name."""
-    if not file.exists():
-        if not file.parent.is_dir():
+def _add_unchanged(store, file, model, songs):
+    """Add what a file has of songs that have not changed since."""
+    if not patiently(file.exists, subject=file):
+        if not is_url(file) and not file.parent.is_dir():
             raise cannot_write(file, "there is no such folder")
-        return {}
+        return
     before = load_embeddings(file)
     if before.model != model:
         warnings.warn(
@@ -125,83 +138,103 @@ def _unchanged(file: Path, model: str, songs: dict[str, Path]) -> dict[str, tupl
             MelgenreWarning,
             stacklevel=3,
         )
-        return {}
-    rows = zip(before.songs, before.modified, before.vectors, strict=True)
-    return {
-        name: (when, vector)
-        for name, when, vector in rows
-        if name in songs and when == modified(songs[name])
-    }
+        return
+    for name, when, vector in zip(before.songs, before.modified, before.vectors, strict=True):
+        if name in songs and when == songs[name].stamp:
+            store.add(name, when, vector)
 
 
-def _embed(classifier, name, song):
-    """Name, row (`modified` and vector) and error of one song."""
-    when = modified(song)  # before it is read: a change in between is found by the next run
+def _embed(classifier, song):
+    """The vector of one song, and why there is none."""
     try:
-        return name, (when, classifier.embed(song)), ""
+        return classifier.embed(song.path), ""
     except Exception as error:  # decoders raise errors of any kind
-        return name, None, reason_of(error, name)
+        return None, reason_of(error, song.name)
 
 
-def _collect(classifier, songs, done, errors):
-    """The rows so far as `Embeddings`, in the order of the songs."""
-    names = [name for name in songs if name in done]
-    return Embeddings(
-        songs=names,
-        vectors=np.array([done[name][1] for name in names], dtype=np.float32).reshape(
-            len(names), -1 if names else 0
-        ),
-        modified=[done[name][0] for name in names],
-        model=classifier.fingerprint,
-        errors=errors,
-    )
-
-
-def _save(file, embeddings):
+def _save(file, store, songs, model):
+    """Write the embeddings so far, in the order of the songs; returns when to do so again."""
+    started = time.monotonic()
+    names = [name for name in songs if name in store]
     try:
-        sweep(file.parent)
-        with atomic_write(file) as part, part.open("wb") as opened:
-            np.savez(
-                opened,
-                songs=np.array(embeddings.songs, dtype=str),
-                vectors=embeddings.vectors,
-                modified=np.array(embeddings.modified, dtype=str),
-                model=np.array(embeddings.model),
-            )
+        write_embeddings(file, names, list(map(store.stamp, names)), store.blocks(names), model)
+    except StoreError:
+        raise
     except OSError as error:
         raise cannot_write(file, error.strerror) from error
+    now = time.monotonic()
+    return now + max(SECONDS_BETWEEN, (now - started) / LARGEST_SHARE)
 
 
-def load_embeddings(file: str | Path) -> Embeddings:
+def load_embeddings(file: str | Path | UPath) -> Embeddings:
     """Load the embeddings that `embed_folder` or `melgenre embed` wrote.
 
-    The file is an archive of NumPy: `songs`, `vectors`, `modified` and `model`.
+    The file is an archive of NumPy: `songs`, `vectors`, `modified` and `model`. The vectors of a
+    local file are memory-mapped: they are read when they are used.
 
     Raises
     ------
     EmbeddingError
         If there is no such file, or it has no embeddings.
     """
-    file = Path(file)
-    if not file.exists():
+    file = as_path(file)
+    if not patiently(file.exists, subject=file):
         raise EmbeddingError(
-            f"There is no file {printable(file)}. `melgenre embed FOLDER --out {printable(file)}` "
-            "writes it."
+            f"There is no file {printable(str(file))}. `melgenre embed FOLDER --out "
+            f"{printable(str(file))}` writes it."
         )
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            names = ("songs", "vectors", "modified", "model")
-            songs, vectors, times, model = (stored[name] for name in names)
+        with local_copy(file) as copy:
+            songs, vectors, times, model = read_embeddings(copy)
+            if is_url(file):
+                vectors = np.array(vectors)
         if not (len(songs) == len(vectors) == len(times) and vectors.ndim == 2):
             raise ValueError("its arrays do not belong together")
-        if vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+        if vectors.dtype != np.float32 or not all(map(_all_finite, blocks_of(vectors))):
             raise ValueError("its vectors are not numbers")
+    except StoreError:
+        raise
     except Exception as error:  # a damaged archive raises errors of any kind
         raise EmbeddingError(
             f"{printable(file.name)} has no embeddings of songs ({short(error)}). Name another "
             "file, or delete it and compute them again."
         ) from error
-    return Embeddings(songs.tolist(), vectors, times.tolist(), str(model))
+    return Embeddings(songs, vectors, times, model)
+
+
+def merge_embeddings(whole: str | Path | UPath) -> int:
+    """Join the files of all shards to the one that a run without shards writes.
+
+    Returns
+    -------
+    int
+        The number of songs.
+
+    Raises
+    ------
+    ShardError
+        If a shard is missing.
+    EmbeddingError
+        If they are of several models.
+    """
+    shards = list(map(load_embeddings, shard_files(whole)))
+    models = {shard.model for shard in shards}
+    if len(models) > 1:
+        raise EmbeddingError(
+            f"The shards of {printable(as_path(whole).name)} are of several models. Run them again "
+            "with one."
+        )
+    with VectorStore() as store:
+        for one in shards:
+            for row in zip(one.songs, one.modified, one.vectors, strict=True):
+                store.add(*row)
+        songs = sorted({name for one in shards for name in one.songs}, key=walk_order)
+        _save(as_path(whole), store, songs, *models)
+    return len(songs)
+
+
+def _all_finite(block):
+    return np.isfinite(block).all()
 
 
 def nearest_songs(

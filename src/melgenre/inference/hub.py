@@ -1,11 +1,14 @@
-"""Models on the Hugging Face hub: download those that are named `hf:owner/name`, and upload."""
+"""Models elsewhere: on the Hugging Face hub, named `hf:owner/name`, or at a URL of fsspec."""
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import extra_packages
+from ..paths import as_path, is_url, patiently
 from .model_folder import CONFIG, PRIVATE, ModelError
 
 if TYPE_CHECKING:
@@ -14,14 +17,20 @@ if TYPE_CHECKING:
 HUB = "hf:"
 
 
+def is_remote(model: str | Path) -> bool:
+    """Whether the name of a model is one of the hub, or a URL."""
+    return is_url(model) or str(model).startswith(HUB)
+
+
 def find_folder(model: str | Path, network: str) -> Path:
-    """The folder of a model, which is downloaded if it is on the hub.
+    """The folder of a model, which is downloaded if it is on the hub or at a URL.
 
     Parameters
     ----------
     model
-        A folder, or `hf:owner/name[@revision]`. A folder that does not exist is never looked for
-        on the hub: somebody else may own a repository of that name.
+        A folder, a URL such as `s3://bucket/model`, or `hf:owner/name[@revision]`. A folder that
+        does not exist is never looked for on the hub: somebody else may own a repository of that
+        name.
     network
         The file of the network that is needed: `model.onnx` or `model.safetensors`. Only this
         file and `config.json` are downloaded, never the pickle, which could run code.
@@ -33,6 +42,8 @@ def find_folder(model: str | Path, network: str) -> Path:
     MissingPackageError
         If huggingface_hub is not installed.
     """
+    if is_url(model):
+        return _fetch(str(model), network)
     if not str(model).startswith(HUB):
         return Path(model)
     with extra_packages("hub", "The Hugging Face hub"):
@@ -48,6 +59,27 @@ def find_folder(model: str | Path, network: str) -> Path:
             f"{str(error).strip().splitlines()[0]}). Check the name and the connection."
         ) from error
     return Path(folder)
+
+
+def _fetch(url, network):
+    folder, remote = Path(_fetched_models().name, str(abs(hash(url)))), as_path(url)
+    folder.mkdir(exist_ok=True)
+    for name in (CONFIG, network):
+        source = remote / name
+        try:
+            patiently(source.fs.get_file, source.path, str(folder / name), subject=source)
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"No exported model at {url}: it has no {name}. Copy the folder that "
+                "`melgenre train` exports there."
+            ) from error
+    return folder
+
+
+@cache
+def _fetched_models():
+    """A temporary folder that is deleted when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="melgenre-models-")
 
 
 def upload(folder: Path, name: str, *, private: bool, token: str | None) -> CommitInfo:

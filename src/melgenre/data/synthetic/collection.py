@@ -137,9 +137,15 @@ def make_synthetic_collection(
         (folder / "genres" / genre).mkdir(parents=True, exist_ok=True)
         sweep(folder / "genres" / genre)
     made = parallel_map(
-        _write_clip, missing, desc="synthetic clips", unit=" clips", progress=progress
+        _write_clip,
+        missing,
+        total=len(missing),
+        desc="synthetic clips",
+        unit=" clips",
+        progress=progress,
     )
-    list(made)
+    for _ in made:
+        pass
 
     with atomic_write(folder / "tracks.csv") as part, part.open("w", newline="") as file:
         table = csv.writer(file)
