@@ -1,5 +1,7 @@
 """Predictions -> accuracy with its interval, per genre, and whether one model beats another."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,13 @@ from ..data.leaks import find_leaks
 from ..data.splits import held_out
 from ..data.table import probabilities
 from ..errors import MelgenreError
+from ..text import listed
 
 FEW_TRACKS = 50
 """An accuracy on fewer tracks is marked as a rough one."""
 RESAMPLES, PERMUTATIONS = 2000, 10_000
+BLOCK = 2_000_000
+"""Random numbers that a bootstrap has in memory at once."""
 
 
 class EvaluationError(MelgenreError, ValueError):
@@ -41,8 +46,7 @@ def bootstrap_ci(predictions: pd.DataFrame) -> tuple[float, float]:
     """
     right = predictions["genre"] == predictions["predicted"]
     by_group = right.groupby(artist_groups(predictions)).agg(["sum", "size"]).to_numpy()
-    rng = np.random.default_rng(0)
-    sums = by_group[rng.integers(len(by_group), size=(RESAMPLES, len(by_group)))].sum(axis=1)
+    sums = np.concatenate([by_group[drawn].sum(axis=1) for drawn in _resamples(len(by_group))])
     low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
     bound = min(1.0, 3 / len(by_group))
     if right.all():
@@ -50,6 +54,46 @@ def bootstrap_ci(predictions: pd.DataFrame) -> tuple[float, float]:
     if not right.any():
         high = bound
     return float(low), float(high)
+
+
+def macro_f1_ci(predictions: pd.DataFrame) -> tuple[float, float]:
+    """95 % confidence interval of the macro F1, by the same bootstrap over artists.
+
+    A genre without a track in a resample is left out of its mean.
+
+    Parameters
+    ----------
+    predictions
+        As for `bootstrap_ci`.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper bound, between 0 and 1.
+    """
+    genres = class_names(predictions)
+    true, predicted = (
+        pd.Categorical(predictions[column], genres).codes for column in ("genre", "predicted")
+    )
+    groups = pd.factorize(artist_groups(predictions))[0]
+    right, n_groups, scores = true == predicted, groups.max() + 1, []
+    for drawn in itertools.chain.from_iterable(_resamples(n_groups)):
+        weight = np.bincount(drawn, minlength=n_groups)[groups]
+        of_true = np.bincount(true, weight, len(genres))
+        of_predicted = np.bincount(predicted, weight, len(genres))
+        hits = np.bincount(true[right], weight[right], len(genres))
+        tested = of_true > 0
+        scores.append(np.mean(2 * hits[tested] / (of_true + of_predicted)[tested]))
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resamples(n_groups):
+    """The groups of each resample of a bootstrap, in blocks [shape=(rows, n_groups)] for memory."""
+    rng = np.random.default_rng(0)
+    rows = max(1, BLOCK // n_groups)
+    for start in range(0, RESAMPLES, rows):
+        yield rng.integers(n_groups, size=(min(rows, RESAMPLES - start), n_groups))
 
 
 def artist_groups(predictions: pd.DataFrame) -> np.ndarray:
@@ -63,7 +107,7 @@ def artist_groups(predictions: pd.DataFrame) -> np.ndarray:
 def evaluate(
     predictions: pd.DataFrame, protocol: str, *, split: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, per-genre recall, and leaks of the split.
+    """Accuracy and macro F1 with 95 % intervals, per-genre recall, and leaks of the split.
 
     Parameters
     ----------
@@ -77,9 +121,10 @@ def evaluate(
     Returns
     -------
     dict
-        `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1`, `recall` per genre, `leaks`
-        (numbers of artists, recordings and duplicates in more than one part; None without
-        `split`), `untested` (genres that the split has no test track of).
+        `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1` (mean F1 of
+        the tested genres: a rare genre counts as much as a common one), `macro_f1_interval` (95 %),
+        `recall` per genre, `leaks` (numbers of artists, recordings and duplicates in more than one
+        part; None without `split`), `untested` (genres that the split has no test track of).
 
     Raises
     ------
@@ -93,8 +138,8 @@ def evaluate(
     lost = sorted(set(missing) - _untested(split))
     if lost:
         raise EvaluationError(
-            f"No track of {', '.join(map(repr, lost))} is among the {len(predictions)} predicted, "
-            "so the accuracy would leave that genre out. Split the tracks again."
+            f"No track of {listed(map(repr, lost))} is among the {len(predictions)} predicted, "
+            "so the accuracy would leave {'it' if len(lost) == 1 else 'them'} out. Split the tracks again."
         )
     leaks = None
     if split is not None:
@@ -108,6 +153,7 @@ def evaluate(
         "accuracy": round(float((predictions["genre"] == predictions["predicted"]).mean()), 4),
         "interval": [round(low, 4), round(high, 4)],
         "macro_f1": round(float(f1), 4),
+        "macro_f1_interval": [round(bound, 4) for bound in macro_f1_ci(predictions)],
         "recall": recall_by_genre(predictions).round(4).to_dict(),
         "leaks": leaks,
         "untested": missing,
@@ -168,24 +214,41 @@ def paired_permutation_test(first: pd.DataFrame, second: pd.DataFrame) -> dict[s
 
 
 def format_score(result: dict[str, Any]) -> str:
-    """A result of `evaluate` as text.
+    """A result of `evaluate` as text: the accuracy and, where the result has it, the macro F1.
 
     Examples
     --------
     >>> result = {"accuracy": 0.7, "interval": [0.6, 0.8], "tracks": 290, "protocol": "random"}
     >>> format_score(result)
     '70.0 % [60.0, 80.0] on 290 tracks (random)'
+    >>> format_score(result | {"macro_f1": 0.5, "macro_f1_interval": [0.4, 0.6]})
+    '70.0 % [60.0, 80.0], macro F1 50.0 % [40.0, 60.0], on 290 tracks (random)'
     """
-    low, high = (100 * bound for bound in result["interval"])
-    text = (
-        f"{100 * result['accuracy']:.1f} % [{low:.1f}, {high:.1f}] on {result['tracks']} tracks "
-        f"({result['protocol']})"
-    )
+    text = format_percent(result["accuracy"], result["interval"])
+    if result.get("macro_f1") is not None:
+        f1 = format_percent(result["macro_f1"], result.get("macro_f1_interval"))
+        text += f", macro F1 {f1},"
+    text += f" on {result['tracks']} tracks ({result['protocol']})"
     if result.get("untested"):
-        text += f"; not tested: {', '.join(result['untested'])}"
+        text += f"; not tested: {listed(result['untested'])}"
     if result["tracks"] < FEW_TRACKS:
         text += "; few tracks, so only a rough estimate"
     return text
+
+
+def format_percent(value: float, interval: Sequence[float] | None) -> str:
+    """A share in percent, with its interval if it has one.
+
+    Examples
+    --------
+    >>> format_percent(0.7, [0.6, 0.8])
+    '70.0 % [60.0, 80.0]'
+    """
+    text = f"{100 * value:.1f} %"
+    if interval is None:
+        return text
+    low, high = (100 * bound for bound in interval)
+    return f"{text} [{low:.1f}, {high:.1f}]"
 
 
 def recall_by_genre(predictions: pd.DataFrame) -> pd.Series:
