@@ -16,7 +16,7 @@ import typer
 
 from . import __version__
 from .errors import MelgenreError, MelgenreWarning, extra_packages
-from .text import CONTROL, escape_control
+from .text import CONTROL, escape_control, listed
 from .training.recipes import RECIPES, get_recipe
 
 app = typer.Typer(
@@ -219,7 +219,7 @@ def train(
         log = noop if quiet else _print_epoch  # `noop` also hides the bar of the features
         run = train_and_evaluate(tracks, protocol, architecture, recipe, seed, log=log)
         export_learner(run, out)
-    print(f"Genres:   {', '.join(run.learner.dls.vocab)}")
+    print(f"Genres:   {listed(run.learner.dls.vocab)}")
     print(f"Split:    {protocol}, {run.train_tracks} training tracks")
     print(f"Accuracy: {format_score(run.result)}")
     print(_interpretation(protocol))

@@ -18,6 +18,7 @@ from ..data.mel_settings import ImageError, MelSettings, image_settings
 from ..errors import MelgenreError
 from ..evaluation.metrics import confusion_matrix
 from ..files import project_folder
+from ..text import listed
 from .clips import attribution_png, clips_in, describe_clips, image_png, sound_mp3
 from .matrix import as_predictions
 from .page import write_page
@@ -118,7 +119,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
         for genre in proposal["value"]:
             if genre not in [None, *self._genres]:
                 raise traitlets.TraitError(
-                    f"The matrix has no genre {genre!r}. Choose one of {', '.join(self._genres)}, "
+                    f"The matrix has no genre {genre!r}. Choose one of {listed(self._genres)}, "
                     "or None for all genres."
                 )
         return proposal["value"]

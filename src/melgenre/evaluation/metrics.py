@@ -139,7 +139,7 @@ def evaluate(
     if lost:
         raise EvaluationError(
             f"No track of {listed(map(repr, lost))} is among the {len(predictions)} predicted, "
-            "so the accuracy would leave {'it' if len(lost) == 1 else 'them'} out. Split the tracks again."
+            "so the accuracy would be that of the other genres alone. Split the tracks again."
         )
     leaks = None
     if split is not None:
