@@ -185,7 +185,11 @@ def train(
         str, typer.Option(help="A network of torchvision or timm, by name.")
     ] = "resnet34",
     recipe: Annotated[
-        str, typer.Option(help=f"One of {', '.join(RECIPES)}; or such as fine-tune@100.")
+        str,
+        typer.Option(
+            help=f"One of {', '.join(RECIPES)}; or such as fine-tune@100; "
+            "balanced-discriminant, … where some genres have far fewer songs than others."
+        ),
     ] = "discriminant",
     seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
     mel: Mel = None,
