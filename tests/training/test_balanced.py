@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from genre_tree import write_images
 from sklearn.metrics import recall_score
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from melgenre.data.collection import find_tracks
+from melgenre.data.splits import random_split
 from melgenre.training.discriminant import fit_discriminant
 from melgenre.training.fit import fit
 from melgenre.training.learner import genre_learner, genre_weights, image_dataloaders, is_frozen
@@ -81,12 +84,10 @@ def test_a_genre_of_two_clips_does_not_leave_the_others_overconfident(balanced):
 
 
 @pytest.fixture
-def unbalanced(images):
-    """Three genres; of the first one training track is left."""
-    few = images[images["genre"].isin(sorted(images["genre"].unique())[:3])]
-    train = few[few["split"] == "train"]
-    dropped = train[train["genre"] == train["genre"].min()].index[1:]
-    return few.drop(dropped).reset_index(drop=True)
+def unbalanced(tmp_path):
+    """Images of three genres with 4, 8 and 16 tracks, and a split."""
+    write_images(tmp_path / "tree", {"Jazz": 4, "Polka": 8, "Rock": 16})
+    return random_split(find_tracks(tmp_path / "tree").drop(columns="artist_id"))
 
 
 def test_the_weights_give_every_genre_the_same_share_of_the_loss(unbalanced):
