@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from melgenre.evaluation import metrics
+from melgenre.evaluation import bootstrap
 from melgenre.evaluation.metrics import (
     bootstrap_ci,
     evaluate,
@@ -92,7 +92,7 @@ def test_the_interval_of_the_macro_f1_covers_it_and_widens_with_rare_genres(rare
 def test_an_interval_does_not_depend_on_the_memory_that_it_takes(monkeypatch):
     frame = table(np.arange(60) % 10 < 6, artists=np.repeat(np.arange(20), 3).astype(str))
     before = bootstrap_ci(frame), macro_f1_ci(frame)
-    monkeypatch.setattr(metrics, "BLOCK", 100)
+    monkeypatch.setattr(bootstrap, "BLOCK", 100)
     assert (bootstrap_ci(frame), macro_f1_ci(frame)) == before
 
 
