@@ -85,6 +85,7 @@ bench: exported $(VENV)/.run  ## measure speed and memory, compared with alterna
 	$(BIN)/python -W ignore benchmarks/starting.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/explaining.py $(MODEL)
 	$(BIN)/python -W ignore benchmarks/growing.py $(MODEL)
+	$(BIN)/python -W ignore benchmarks/balancing.py
 
 fuzz: $(VENV)/.test  ## read damaged files of every kind for 60 s (make fuzz SECONDS=3600)
 	$(BIN)/python -W ignore fuzz/fuzz.py --seconds $(SECONDS)

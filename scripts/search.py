@@ -70,7 +70,7 @@ def parse():
     parser.add_argument("--note", default="")
     parser.add_argument("--augmentation", nargs="*", choices=list(AUGMENTATIONS))
     for one in fields(RECIPES["texture"]):
-        if one.name not in ("augmentation", "built_in"):
+        if one.name not in ("augmentation", "built_in", "balanced"):
             kind = one.type if isinstance(one.type, type) else float  # some may be None
             parser.add_argument("--" + one.name.replace("_", "-"), type=kind)
     return parser.parse_args()

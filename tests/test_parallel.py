@@ -44,14 +44,15 @@ def test_a_long_call_holds_no_result_back():
     others = threading.Event()
     calls = [(others.wait, 30)] + [(others.is_set,)] * 4
     found = []
-    for number, waited in parallel_map(
+    results = parallel_map(
         call, calls, total=len(calls), desc="", unit="", progress=False, threads=True
-    ):
-        found.append(number)
+    )
+    for result in results:
+        found.append(result)
         if len(found) == 4:
-            others.set()  # the first call returns at last
-    assert found[-1] == 0 and sorted(found) == list(range(5))
-    assert waited is True  # it has not waited for half a minute
+            others.set()
+    assert found[-1] == (0, True)  # it has not waited for half a minute
+    assert sorted(number for number, _ in found) == list(range(5))
 
 
 def call(function, *arguments):

@@ -74,13 +74,13 @@ from .data.tracks import (
     find_tracks as find_tracks,
 )
 from .errors import MelgenreError as MelgenreError, MelgenreWarning as MelgenreWarning
+from .evaluation.bootstrap import bootstrap_ci as bootstrap_ci
 from .evaluation.fixed_features import (
     FeatureError as FeatureError,
     evaluate_features as evaluate_features,
 )
 from .evaluation.metrics import (
     EvaluationError as EvaluationError,
-    bootstrap_ci as bootstrap_ci,
     confusion_matrix as confusion_matrix,
     evaluate as evaluate,
     format_score as format_score,

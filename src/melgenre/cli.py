@@ -21,7 +21,7 @@ from .data.audio import AUDIO_SUFFIXES
 from .errors import MelgenreError, MelgenreWarning, extra_packages
 from .paths import is_url
 from .shard import Shard
-from .text import CONTROL, escape_control, path_text
+from .text import CONTROL, escape_control, listed, path_text
 from .training.recipes import RECIPES, get_recipe
 
 app = typer.Typer(
@@ -251,7 +251,11 @@ def train(
         str, typer.Option(help="A network of torchvision or timm, by name.")
     ] = "resnet34",
     recipe: Annotated[
-        str, typer.Option(help=f"One of {', '.join(RECIPES)}; or such as fine-tune@100.")
+        str,
+        typer.Option(
+            help=f"One of {', '.join(RECIPES)}; or such as fine-tune@100; "
+            "balanced-discriminant, … where some genres have far fewer songs than others."
+        ),
     ] = "discriminant",
     seed: Annotated[int, typer.Option(help="Of the initial weights and the split.")] = 0,
     mel: Mel = None,
@@ -285,7 +289,7 @@ def train(
         log = noop if quiet else _print_epoch  # `noop` also hides the bar of the features
         run = train_and_evaluate(tracks, protocol, architecture, recipe, seed, log=log)
         export_learner(run, out)
-    print(f"Genres:   {', '.join(run.learner.dls.vocab)}")
+    print(f"Genres:   {listed(run.learner.dls.vocab)}")
     print(f"Split:    {protocol}, {run.train_tracks} training tracks")
     print(f"Accuracy: {format_score(run.result)}")
     print(_interpretation(protocol))

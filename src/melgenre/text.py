@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -39,6 +39,19 @@ def short(error: Exception) -> str:
     """The message of an error, at most 300 characters that can be printed and written to a file."""
     message = str(error).encode("utf-8", "backslashreplace").decode()
     return printable(message if len(message) <= 300 else f"{message[:300]}…")
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names in a sentence: the first ones, and how many more there are.
+
+    Examples
+    --------
+    >>> listed(["blues", "jazz", "rock"], most=2)
+    'blues, jazz and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def names_below(paths: Sequence[str | Path]) -> list[str]:

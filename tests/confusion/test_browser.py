@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, run_of
+from genre_tree import made_up_confusions
 from playwright.sync_api import expect
 from test_matrix import ODD, made_up_predictions
 
@@ -324,9 +325,9 @@ def test_odd_names_are_text_and_never_markup(tmp_path, page):
 def test_the_keys_move_through_a_large_matrix(tmp_path, page):
     genres = [f"genre {n:02}" for n in range(40)]
     table = made_up_predictions(genres, n=25)
-    file = ConfusionBrowser(table, annotations=tmp_path / "a.csv").to_html(tmp_path / "large.html")
-    page.goto(file.as_uri())
-    expect(page.locator("td")).to_have_count(1600)
+    browser = ConfusionBrowser(table, annotations=tmp_path / "a.csv", clustered=False)
+    page.goto(browser.to_html(tmp_path / "large.html").as_uri())
+    expect(page.locator("td")).to_have_count(15 * 15)  # a part, which follows the keys
     page.locator("td[tabindex='0']").focus()
     for key in ("End", "PageDown", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
@@ -336,6 +337,102 @@ def test_the_keys_move_through_a_large_matrix(tmp_path, page):
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
     expect(page.locator("h2")).to_have_text("25 genre 39 clips")
+
+
+@pytest.fixture(scope="module")
+def page_of_161_genres(tmp_path_factory):
+    """The page of a confusion matrix of 161 genres, and its genres in the order of the page."""
+    folder = tmp_path_factory.mktemp("many")
+    browser = ConfusionBrowser(made_up_confusions(), annotations=folder / "a.csv")
+    return browser.to_html(folder / "many.html", clips_per_cell=1), browser.matrix["genres"]
+
+
+@pytest.mark.slow
+def test_161_genres_are_browsed_by_search_and_keys(page_of_161_genres, page):
+    file, genres = page_of_161_genres
+    page.goto(file.as_uri())
+    active = "document.activeElement.getAttribute('aria-label')"
+    rows = page.locator("th[role=rowheader]")
+    expect(rows).to_have_count(15)
+
+    # The search field finds a name or a part of it, in any case, and Enter goes to its cell.
+    field = page.get_by_label("Find a genre")
+    for typed, found in [("post-rock", "Post-Rock"), ("klezm", "Klezmer")]:
+        field.fill(typed)
+        field.press("Enter")
+        assert page.evaluate(active).endswith(f"predicted as {found} (correct)")
+    page.keyboard.press("Enter")
+    expect(page.locator("h2")).to_have_text(page.evaluate(active))
+    expect(page.locator("article")).to_have_count(1)
+    field.fill("no such genre")
+    field.press("Enter")
+    assert page.evaluate(active) == "Find a genre"
+
+    # In the overview the arrow keys move the part, + and - zoom it, and Enter goes to its cells.
+    overview = page.get_by_role("group", name="Overview of 161 genres")
+    overview.focus()
+    page.keyboard.press("Home")
+    expect(rows.first).to_contain_text(genres[0])
+    page.keyboard.press("Shift+ArrowDown")
+    first = page.locator("th[role=rowheader] span").first.inner_text()
+    assert genres.index(first) == 15
+    page.keyboard.press("-")
+    expect(rows).to_have_count(20)
+    for _ in range(5):
+        page.keyboard.press("+")
+    expect(rows).to_have_count(5)
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.tagName") == "TD"
+
+    # In the grid, the part follows the arrow keys past its edge.
+    page.keyboard.press("PageDown")
+    assert page.evaluate(active).split(" ", 1)[1].startswith(genres[-1])
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    expect(page.locator("h2")).to_have_text(f"20 {genres[-1]} clips")
+
+
+@pytest.mark.slow
+def test_161_genres_are_browsed_by_the_mouse(page_of_161_genres, page):
+    file, genres = page_of_161_genres
+    page.goto(file.as_uri())
+    overview, frame = page.locator(".map"), page.locator(".frame")
+    rows = page.locator("th[role=rowheader]")
+    box = overview.bounding_box()
+
+    def move(row, column):
+        n = len(genres)
+        x, y = (column + 0.5) / n * box["width"], (row + 0.5) / n * box["height"]
+        page.mouse.move(box["x"] + x, box["y"] + y)
+
+    # The pointer names the cell below it; a click shows it in the grid, and a drag moves on.
+    move(80, 40)
+    expect(page.locator(".live")).to_contain_text(f"{genres[80]} clips predicted as {genres[40]}")
+    page.mouse.down()
+    label = re.compile(f"{re.escape(genres[80])} clips? predicted as {re.escape(genres[40])}$")
+    expect(page.get_by_role("gridcell", name=label)).to_be_visible()
+    move(100, 40)
+    page.mouse.up()
+    expect(rows.nth(7)).to_contain_text(genres[100])
+    share = frame.bounding_box()["width"] / box["width"]
+    assert share == pytest.approx(15 / 161, abs=0.02)
+    page.mouse.wheel(0, 100)
+    expect(rows).to_have_count(19)
+    for _ in range(9):
+        page.mouse.wheel(0, -100)
+    expect(rows).to_have_count(5)
+    # The frame is where the pointer is.
+    frame_box = frame.bounding_box()
+    middle = frame_box["y"] + frame_box["height"] / 2
+    assert middle == pytest.approx(box["y"] + box["height"] * 100.5 / 161, abs=4)
+
+
+def test_ten_genres_have_no_overview(tmp_path, page):
+    table = made_up_predictions([f"genre {n}" for n in range(10)])
+    file = ConfusionBrowser(table, annotations=tmp_path / "a.csv").to_html(tmp_path / "ten.html")
+    page.goto(file.as_uri())
+    expect(page.locator("td")).to_have_count(100)
+    assert page.locator("canvas, .overview").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,5 +1,6 @@
 """The confusion matrix: the table of predictions that it is made from, its numbers and its plot."""
 
+import itertools
 import subprocess
 import sys
 
@@ -8,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from fastai.vision.all import ClassificationInterpretation
+from genre_tree import TOP, made_up_confusions
+from sklearn.metrics import f1_score
 
-from melgenre.confusion.matrix import as_predictions, plot_confusion_matrix
+from melgenre.confusion.matrix import as_predictions, ordered_matrix, plot_confusion_matrix
 from melgenre.data.table import probability_columns
 from melgenre.evaluation.metrics import EvaluationError, confusion_matrix
 from melgenre.training.exported import load_exported
@@ -53,6 +56,44 @@ def test_the_plot_shows_the_counts_or_the_percentages_of_each_row(normalize):
     accuracy = (table["genre"] == table["predicted"]).mean()
     assert ax.get_title() == f"accuracy {100 * accuracy:.1f} % (n = {len(table)})"
     plt.close(ax.figure)
+
+
+def test_many_genres_are_clustered_by_their_confusions():
+    table = made_up_confusions()
+    ordered = ordered_matrix(table)
+    pd.testing.assert_frame_equal(ordered.sort_index().sort_index(axis=1), confusion_matrix(table))
+    assert list(ordered.index) == list(ordered.columns)
+    tops = [TOP[genre] for genre in ordered.index]
+    changes = sum(a != b for a, b in itertools.pairwise(tops))
+    assert changes == len(set(tops)) - 1  # the genres of each top genre are one block
+
+
+def test_few_genres_are_clustered_on_request_alone():
+    table = pd.DataFrame({"genre": list("abcd") * 2, "predicted": list("cdab") + list("abcd")})
+    assert "".join(ordered_matrix(table).index) == "abcd"
+    order = "".join(ordered_matrix(table, clustered=True).index)
+    assert order in ("acbd", "acdb", "cabd", "cadb", "bdac", "bdca", "dbac", "dbca")
+
+
+def test_a_genre_that_is_never_tested_nor_predicted_keeps_its_place_in_the_cluster():
+    table = made_up_confusions(tracks_per_genre=2)
+    hidden = "Polka"
+    table = table[(table["genre"] != hidden) & (table["predicted"] != hidden)]
+    ordered = ordered_matrix(table)
+    assert len(ordered) == len(TOP)
+    assert ordered.loc[hidden].sum() == ordered[hidden].sum() == 0
+
+
+@pytest.mark.slow
+def test_the_plot_of_161_genres_has_all_names_and_a_bounded_size():
+    table = made_up_confusions(tracks_per_genre=4)
+    ax = plot_confusion_matrix(table)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(ordered_matrix(table).index)
+    assert max(ax.figure.get_size_inches()) < 20
+    assert ax.get_yticklabels()[0].get_fontsize() >= 5
+    assert not ax.texts
+    f1 = f1_score(table["genre"], table["predicted"], average="macro")
+    assert f", macro F1 {100 * f1:.1f} % (n = 644)" in ax.get_title()
 
 
 def test_missing_columns_are_named():

@@ -1,6 +1,8 @@
+import warnings
+
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from melgenre.data.gtzan import gtzan_metadata
 from melgenre.data.leaks import LeakWarning, describe_leaks, find_leaks
@@ -149,6 +151,37 @@ def test_each_track_is_tested_in_one_fold_and_each_genre_in_all(tracks, n_folds,
     assert (folds.groupby("genre")["fold"].nunique() == n_folds).all()
     for split in iter_folds(folds):
         assert set(split["split"]) == {"train", "test"}
+
+
+@st.composite
+def shared_artists(draw):
+    """Tables of up to 60 genres with two to six tracks each, by artists of several genres."""
+    artists = draw(st.integers(4, 40))
+    rows = []
+    for genre in range(draw(st.integers(2, 60))):
+        for track in range(draw(st.integers(2, 6))):
+            rows.append((f"{genre}/{track}", f"genre {genre}", draw(st.integers(0, artists))))
+    return pd.DataFrame(rows, columns=["track_id", "genre", "artist_id"])
+
+
+@pytest.mark.slow
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(shared_artists(), st.integers(0, 9))
+def test_artists_of_several_genres_are_separated_and_every_genre_is_trained(tracks, seed):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            split = group_split(tracks, seed=seed)
+        except SplitError as error:
+            assert "Too few groups of artist_id" in str(error)
+            return
+    assert find_leaks(split).empty
+    train, test = (set(split.loc[split["split"] == part, "genre"]) for part in ("train", "test"))
+    assert train == set(tracks["genre"])
+    untested = sorted(train - test)
+    notes = " ".join(str(one.message) for one in caught)
+    assert bool(untested) == ("Trained on but not tested" in notes)
+    assert len(notes) < 600  # however many genres there are
 
 
 def test_groups_can_come_from_any_column():

@@ -3,10 +3,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from melgenre.evaluation import bootstrap
 from melgenre.evaluation.metrics import (
     bootstrap_ci,
     evaluate,
     format_score,
+    macro_f1,
+    macro_f1_ci,
     paired_permutation_test,
     recall_by_genre,
 )
@@ -59,6 +62,47 @@ def test_a_result_contains_its_tracks_leaks_and_recall():
     assert recall_by_genre(predictions).to_dict() == {"jazz": 0.5, "rock": 1.0}
     with pytest.raises(ValueError, match="no test track"):
         evaluate(predictions.head(0), "random")
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcd")), min_size=1))
+def test_macro_f1_is_the_mean_f1_of_the_tested_genres(pairs):
+    frame = pd.DataFrame(pairs, columns=["genre", "predicted"])
+    scores = []
+    for genre in set(frame["genre"]):
+        true, predicted = frame["genre"] == genre, frame["predicted"] == genre
+        scores.append(2 * (true & predicted).sum() / (true.sum() + predicted.sum()))
+    assert macro_f1(frame) == pytest.approx(np.mean(scores))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rare", [3, 30])
+def test_the_interval_of_the_macro_f1_covers_it_and_widens_with_rare_genres(rare):
+    rng = np.random.default_rng(0)
+    genre = np.repeat(["common", "other", "rare"], [200, 200, rare])
+    predicted = np.where(rng.random(len(genre)) < 0.7, genre, rng.permutation(genre))
+    frame = pd.DataFrame({"genre": genre, "predicted": predicted})
+    frame["track_id"] = [f"t{i}" for i in range(len(frame))]
+    low, high = macro_f1_ci(frame)
+    assert low < macro_f1(frame) < high
+    accuracy_low, accuracy_high = bootstrap_ci(frame)
+    assert (high - low > 2 * (accuracy_high - accuracy_low)) == (rare == 3)
+
+
+def test_an_interval_does_not_depend_on_the_memory_that_it_takes(monkeypatch):
+    frame = table(np.arange(60) % 10 < 6, artists=np.repeat(np.arange(20), 3).astype(str))
+    before = bootstrap_ci(frame), macro_f1_ci(frame)
+    monkeypatch.setattr(bootstrap, "BLOCK", 100)
+    assert (bootstrap_ci(frame), macro_f1_ci(frame)) == before
+
+
+def test_a_score_of_many_genres_is_one_short_sentence():
+    result = {"accuracy": 0.5, "interval": [0.4, 0.6], "tracks": 200, "protocol": "random"}
+    result |= {"macro_f1": 0.3, "macro_f1_interval": [0.2, 0.4]}
+    result["untested"] = [f"genre {i}" for i in range(100)]
+    text = format_score(result)
+    assert "50.0 % [40.0, 60.0], macro F1 30.0 % [20.0, 40.0], on 200 tracks" in text
+    assert text.endswith("; not tested: " + ", ".join(result["untested"][:10]) + " and 90 more")
 
 
 def test_a_genre_without_predictions_raises_an_error():

@@ -271,4 +271,14 @@ def _accuracy_html(config):
         protocol = escape(str(result["protocol"]))
     except (KeyError, TypeError, ValueError, OverflowError):
         return "; its accuracy is not known"
-    return f"; on {tracks} test tracks ({protocol}) its accuracy is {accuracy:.0%}"
+    return (
+        f"; on {tracks} test tracks ({protocol}) its accuracy is {accuracy:.0%}{_f1_text(result)}"
+    )
+
+
+def _f1_text(result):
+    """The macro F1 beside an accuracy, if the result has it."""
+    try:
+        return f", its macro F1 {float(result['macro_f1']):.0%}"
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return ""

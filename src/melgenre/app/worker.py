@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from html import escape
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..inference.model_folder import ModelError
 from ..inference.prediction import Analysis
 
 LOADING_SECONDS = 300  # to load a model, or to download it from the hub
+MOST_ROWS = 20  # of genres with their probabilities
 MEMORY_BYTES = 2**30  # for a recording, beside the loaded model
 
 NO_RECORDING = "There is no recording here. Drop one, or record one."
@@ -209,12 +211,22 @@ def _html(analysis: Analysis, name: str) -> tuple[str, str]:
     rows = "".join(
         f"<tr><td>{escape(str(genre))}</td><td><meter value={share:.4f}></meter></td>"
         f"<td>{share:.1%}</td></tr>"
-        for genre, share in prediction.items()
+        for genre, share in _most_probable(prediction).items()
     )
     notes = ["Not meaningful for this recording:"] if prediction.is_ood else []
     notes = "".join(f"<p>{escape(note)}</p>" for note in [*notes, *prediction.caveats])
     table = f"{sentence(words, name, 'h2')}{notes}<table>{rows}</table>"
     return table, _timeline_html(analysis)
+
+
+def _most_probable(prediction):
+    """The probabilities that a page has room for, and the sum of the others."""
+    if len(prediction) <= MOST_ROWS:
+        return prediction
+    named = dict(islice(prediction.items(), MOST_ROWS - 1))
+    return named | {
+        f"{len(prediction) - len(named)} other genres": max(0.0, 1 - sum(named.values()))
+    }
 
 
 def _timeline_html(analysis):

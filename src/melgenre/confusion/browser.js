@@ -1,8 +1,8 @@
 /* The front end of melgenre.ConfusionBrowser.
 
-   The matrix is a grid of cells; the arrow keys move between them. The clips of a selected cell are
-   requested from the kernel, and so are sounds, attribution maps and neighbours. Names only ever
-   become text, never markup.
+   The matrix itself is in matrix.js, which comes before this file in the same module. The clips of
+   a selected cell are requested from the kernel, and so are sounds, attribution maps and
+   neighbours. Names only ever become text, never markup.
 */
 
 /* Create an element with properties, attributes (`data`) and children; null children are skipped. */
@@ -17,18 +17,6 @@ const clipCount = (n) => (n === 0 ? "no clips" : n === 1 ? "1 clip" : `${n} clip
 const percent = (share) => `${Math.round(100 * share)} %`;
 const clock = (seconds) =>
   `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-
-/* A cell, row or column in words: "3 rock clips predicted as metal". */
-function cellLabel(matrix, genre, predicted) {
-  const { genres, counts } = matrix;
-  let n = 0;
-  genres.forEach((row, i) => genres.forEach((column, j) => {
-    if ((genre ?? row) === row && (predicted ?? column) === column) n += counts[i][j];
-  }));
-  const clips = `${n || "no"}${genre === null ? "" : ` ${genre}`} ${n === 1 ? "clip" : "clips"}`;
-  if (predicted === null) return genre === null ? `all ${clips}` : clips;
-  return `${clips} predicted as ${predicted}${genre === predicted ? " (correct)" : ""}`;
-}
 
 /* Requests to the kernel. Each has a ticket, and the answer to it has the same ticket. */
 function connect(model) {
@@ -70,94 +58,6 @@ function keepKeys(root) {
     if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
   });
   return () => window.removeEventListener("keydown", suppress, true);
-}
-
-/* The matrix: a grid with one element in the tab order; the arrow keys move between its elements. */
-function drawMatrix(model, liveRegion) {
-  const matrix = model.get("matrix");
-  const { genres, counts } = matrix;
-  const sums = counts.map((row) => row.reduce((a, b) => a + b, 0));
-  const table = make("table", { data: { role: "grid", "aria-label": "Confusion matrix" } });
-  const grid = []; // rows of elements; the first row and the first column are headers
-  let normalize = false;
-
-  const addBehaviour = (element, genre, predicted) => {
-    const label = cellLabel(matrix, genre, predicted);
-    element.tabIndex = -1;
-    element.title = label;
-    element.setAttribute("aria-label", label);
-    const announce = () => { liveRegion.textContent = label; };
-    element.addEventListener("mouseenter", announce);
-    element.addEventListener("focus", announce);
-    element.addEventListener("click", () => {
-      focusOn(element);
-      model.set("selection", [genre, predicted]);
-      model.save_changes();
-    });
-    element.cell = [genre, predicted];
-    return element;
-  };
-  const header = (text, role, genre, predicted) => {
-    const element = make("th", { data: { role } }, make("span", { textContent: text }));
-    return addBehaviour(element, genre, predicted);
-  };
-  const corner = header("predicted genre →\ntrue genre ↓", "columnheader", null, null);
-  corner.classList.add("corner");
-  grid.push([corner, ...genres.map((genre) => header(genre, "columnheader", null, genre))]);
-  genres.forEach((genre, i) => {
-    const cells = genres.map((predicted, j) => {
-      const cell = addBehaviour(make("td", { data: { role: "gridcell" } }), genre, predicted);
-      const share = sums[i] ? counts[i][j] / sums[i] : 0;
-      cell.style.setProperty("--share", share.toFixed(3));
-      cell.classList.toggle("strong", share > 0.8);
-      return cell;
-    });
-    grid.push([header(genre, "rowheader", genre, null), ...cells]);
-  });
-  table.append(...grid.map((row) => make("tr", { data: { role: "row" } }, ...row)));
-
-  function writeNumbers() {
-    genres.forEach((_, i) => genres.forEach((_, j) => {
-      const n = counts[i][j];
-      const text = normalize ? Math.round((100 * n) / sums[i]) : n;
-      grid[i + 1][j + 1].textContent = n ? text : "";
-    }));
-  }
-  function focusOn(element) {
-    for (const other of grid.flat()) other.tabIndex = other === element ? 0 : -1;
-    element.focus();
-  }
-  function markSelection() {
-    const [genre, predicted] = model.get("selection");
-    const selected = genre !== null || predicted !== null;
-    for (const element of grid.flat()) {
-      const [row, column] = element.cell;
-      const inside = (genre ?? row) === row && (predicted ?? column) === column;
-      element.classList.toggle("selected", selected && inside && element.tagName === "TD");
-      const exactly = selected && row === genre && column === predicted;
-      element.setAttribute("aria-selected", String(exactly));
-    }
-  }
-  table.addEventListener("keydown", (event) => {
-    const row = grid.findIndex((elements) => elements.includes(event.target));
-    if (row < 0) return;
-    const column = grid[row].indexOf(event.target);
-    const last = grid.length - 1;
-    const to = {
-      ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
-      ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
-      Home: [row, 0], End: [row, last], PageUp: [0, column], PageDown: [last, column],
-    }[event.key];
-    if (to) focusOn(grid[Math.min(Math.max(to[0], 0), last)][Math.min(Math.max(to[1], 0), last)]);
-    else if (event.key === "Enter" || event.key === " ") event.target.click();
-    else return;
-    event.preventDefault();
-  });
-  grid[1][1].tabIndex = 0;
-  writeNumbers();
-  markSelection();
-  const setNormalize = (value) => { normalize = value; writeNumbers(); };
-  return { table, markSelection, setNormalize };
 }
 
 /* The mel-spectrogram of a clip with a cursor, and the button that plays it. */
@@ -296,7 +196,7 @@ function drawAnnotation(clip, matrix, request) {
   const label = make("select", { data: { "aria-label": "Label" } },
     ...options(matrix.labels, "not reviewed"));
   const correct = make("select", { data: { "aria-label": "Correct genre" } },
-    ...options(matrix.genres, "correct genre?"));
+    ...options([...matrix.genres].sort(), "correct genre?"));
   const comment = make("input", { type: "text", placeholder: "comment", maxLength: 500,
                                   data: { "aria-label": "Comment" } });
   const status = make("span", { className: "status", data: { role: "status" } });
@@ -445,7 +345,8 @@ function render({ model, el }) {
   const onSelection = () => { grid.markSelection(); clips.showSelection(); };
   model.on("change:selection", onSelection);
   root.append(
-    make("div", { className: "matrix" }, make("div", { className: "scroller" }, grid.table),
+    make("div", { className: "matrix" }, grid.overview,
+      make("div", { className: "scroller" }, grid.table),
       make("label", {}, normalize, " Percentages of each row"), liveRegion),
     clips.section);
   el.append(root);

@@ -16,11 +16,11 @@ import traitlets
 from ..data.annotations import ANNOTATIONS_FILE, LABELS, load_annotations, save_annotation
 from ..data.mel_settings import ImageError, MelSettings, image_settings
 from ..errors import MelgenreError
-from ..evaluation.metrics import confusion_matrix
 from ..files import project_folder
+from ..text import listed
 from .clips import attribution_png, clips_in, describe_clips, image_png, sound_mp3
-from .matrix import as_predictions
-from .page import write_page
+from .matrix import as_predictions, ordered_matrix
+from .page import front_end, write_page
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -49,6 +49,10 @@ class ConfusionBrowser(anywidget.AnyWidget):
         default the training set of the learner, if it has one.
     annotations
         The CSV file of annotations; `data/annotations.csv` of the project by default.
+    clustered
+        Genres that are confused with each other are neighbours in the matrix, as for
+        `ordered_matrix`; by default where there are more than 20. Of so many, a part of the matrix
+        is shown, and an overview moves and zooms it.
 
     Attributes
     ----------
@@ -70,7 +74,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
     ['a']
     """
 
-    _esm = Path(__file__).with_name("browser.js")
+    _esm = front_end()
     _css = Path(__file__).with_name("browser.css")
     matrix = traitlets.Dict().tag(sync=True)
     selection = traitlets.Tuple(
@@ -86,6 +90,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
         learn: Learner | None = None,
         training: pd.DataFrame | None = None,
         annotations: str | Path | None = None,
+        clustered: bool | None = None,
     ) -> None:
         if not isinstance(results, pd.DataFrame):
             learn = learn or getattr(results, "learn", results)
@@ -97,7 +102,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
         self.annotations_file = Path(annotations or project_folder() / "data" / ANNOTATIONS_FILE)
         load_annotations(self.annotations_file)  # an invalid file raises here, not when saving
         self._training_embeddings = None  # computed when they are first needed
-        counts = confusion_matrix(self.results)
+        counts = ordered_matrix(self.results, clustered)
         self._genres = list(counts.index)
         super().__init__(
             matrix={
@@ -118,7 +123,7 @@ class ConfusionBrowser(anywidget.AnyWidget):
         for genre in proposal["value"]:
             if genre not in [None, *self._genres]:
                 raise traitlets.TraitError(
-                    f"The matrix has no genre {genre!r}. Choose one of {', '.join(self._genres)}, "
+                    f"The matrix has no genre {genre!r}. Choose one of {listed(self._genres)}, "
                     "or None for all genres."
                 )
         return proposal["value"]

@@ -19,6 +19,11 @@ HERE = Path(__file__).parent
 SUFFIXES = {"image": "png", "mp3": "mp3"}
 
 
+def front_end() -> str:
+    """The JavaScript of the widget, as one module."""
+    return "".join((HERE / name).read_text("utf-8") for name in ("matrix.js", "browser.js"))
+
+
 def write_page(
     browser: ConfusionBrowser,
     file: str | Path,
@@ -44,9 +49,7 @@ def write_page(
     data["inline"] = media is None
     parts = {
         "CSS": (HERE / "browser.css").read_text("utf-8"),
-        "MODULE": (HERE / "browser.js")
-        .read_text("utf-8")
-        .replace("export default", "const widget ="),
+        "MODULE": front_end().replace("export default", "const widget ="),
         # A name may contain anything, also the end tag of a script.
         "DATA": json.dumps(data).replace("<", "\\u003c"),
     }

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..files import project_folder
 from ..paths import as_path, is_url, walk
+from ..text import listed
 from .archives import is_archive, unpack
 from .audio import AUDIO_SUFFIXES
 from .download import download
@@ -158,7 +159,7 @@ def _warn_about_folder(tracks: pd.DataFrame) -> None:
             "folders in it are the genres, name that folder instead of the one above it."
         )
     elif sizes.min() < FEW_SONGS:
-        few = ", ".join(f"{genre} ({n})" for genre, n in sizes[sizes < FEW_SONGS].items())
+        few = listed(f"{genre} ({n})" for genre, n in sizes[sizes < FEW_SONGS].items())
         _warn(
             f"Fewer than {FEW_SONGS} songs of {few}: too few to train a network on these genres, "
             "and to measure its accuracy."

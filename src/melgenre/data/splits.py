@@ -14,6 +14,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from ..errors import MelgenreError, MelgenreWarning
+from ..text import listed
 from .leaks import warn_leaks
 
 TEST_SHARE = 0.3
@@ -170,7 +171,8 @@ def group_split(tracks: pd.DataFrame, *, by: str = "artist_id", seed: int = 0) -
 
     With artists as groups this is the artist filter of Pampalk, Flexer and Widmer, "Improvements
     of audio-based music similarity and genre classification" (2005). A genre of a single group
-    cannot be tested: it is trained on, and a warning names it.
+    cannot be tested, nor can one whose other groups are needed to train another genre: it is
+    trained on, and a warning names it.
 
     Parameters
     ----------
@@ -200,16 +202,19 @@ def group_split(tracks: pd.DataFrame, *, by: str = "artist_id", seed: int = 0) -
     notes = []
     if unknown := tracks["track_id"].nunique() - len(known):
         notes.append(f"{unknown} tracks without {by} are left out.")
-    if untested:
-        notes.append(f"Trained on but not tested, with one {by} each: {', '.join(untested)}.")
+    single = known.groupby("genre")[by].nunique() == 1
+    if alone := [genre for genre in untested if single[genre]]:
+        notes.append(f"Trained on but not tested, with one {by} each: {listed(alone)}.")
+    if others := [genre for genre in untested if not single[genre]]:
+        notes.append(f"Trained on but not tested, since other genres share {by}: {listed(others)}.")
     if notes:
         warnings.warn(" ".join(notes), MelgenreWarning, stacklevel=2)
     return warn_leaks(tracks.assign(split=tracks[by].map(part)))
 
 
 def _draw_groups(known, by, rng):
-    """The part of each group, and the genres that no group could be spared of for testing."""
-    part, untested = {}, []
+    """The part of each group, and the genres without a group in the test part."""
+    part = {}
     # Genres of few groups first, while their groups are still free: a group can have two genres.
     for genre in known.groupby("genre")[by].nunique().sort_values(kind="stable").index:
         members = known[known["genre"] == genre]
@@ -220,16 +225,13 @@ def _draw_groups(known, by, rng):
             if part.get(group) is None:
                 part[group] = "test" if filled + sizes[group] / 2 <= wanted else "train"
             filled += sizes[group] * (part[group] == "test")
-        if filled == len(members):
-            raise SplitError(
-                f"All {by} of genre {genre!r} are in the test part with another genre. Add tracks "
-                "by others, or use random_split and name it beside the accuracy."
-            )
-        if not filled:
-            untested.append(genre)
+        if filled == len(members):  # all of them were put there with another genre
+            part[sizes.index[-1]] = "train"
+    tested = known[known[by].map(part) == "test"]["genre"]
+    untested = sorted(set(known["genre"]) - set(tested))
     if known["genre"].nunique() - len(untested) < 2:
         raise SplitError(
-            f"Too few groups of {by}: {', '.join(untested)} cannot be tested, and two genres are "
+            f"Too few groups of {by}: {listed(untested)} cannot be tested, and two genres are "
             "needed. Add tracks by others, or use random_split and name it beside the accuracy."
         )
     return part, untested
@@ -272,10 +274,12 @@ def _one_row_per_track(tracks, what="tracks"):
             "another genre."
         )
     if sizes.min() < 2:
-        single = ", ".join(sorted(map(repr, sizes.index[sizes < 2])))
+        single = sorted(map(repr, sizes.index[sizes < 2]))
+        have = (
+            f"Genre {single[0]} has" if len(single) == 1 else f"Genres {listed(single)} each have"
+        )
         raise SplitError(
-            f"Genre {single} has one of the {what}; at least two are needed. Add more, or remove "
-            "the genre."
+            f"{have} one of the {what}; at least two are needed. Add more, or remove the genre."
         )
     return unique
 

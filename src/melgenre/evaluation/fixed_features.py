@@ -29,10 +29,9 @@ from ..data.splits import SplitError, held_out, iter_folds
 from ..data.table import probability_columns
 from ..errors import MelgenreError, MelgenreWarning
 from ..text import names_below, short
+from .bootstrap import artist_groups, bootstrap_ci
 from .metrics import (
     EvaluationError,
-    artist_groups,
-    bootstrap_ci,
     evaluate,
     paired_permutation_test,
 )

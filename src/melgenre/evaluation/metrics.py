@@ -1,5 +1,6 @@
 """Predictions -> accuracy with its interval, per genre, and whether one model beats another."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,60 +11,37 @@ from ..data.leaks import find_leaks
 from ..data.splits import held_out
 from ..data.table import probabilities
 from ..errors import MelgenreError
+from ..text import listed
+from .bootstrap import artist_groups, bootstrap_ci, macro_f1_ci
 
 FEW_TRACKS = 50
 """An accuracy on fewer tracks is marked as a rough one."""
-RESAMPLES, PERMUTATIONS = 2000, 10_000
+LARGE = 20
+"""A confusion matrix of more genres is not readable cell by cell, in the order of the alphabet."""
+PERMUTATIONS = 10_000
 
 
 class EvaluationError(MelgenreError, ValueError):
     """Predictions that give no accuracy; the message says why."""
 
 
-def bootstrap_ci(predictions: pd.DataFrame) -> tuple[float, float]:
-    """95 % confidence interval of the accuracy, by bootstrap over artists.
+def macro_f1(predictions: pd.DataFrame) -> float:
+    """Mean F1 of the genres with a test track: a rare genre weighs as much as a common one.
 
-    Errors are correlated within an artist, so artists are resampled, or tracks where the artist is
-    unknown. Efron and Tibshirani, "An Introduction to the Bootstrap" (1993). Where all tracks are
-    right, or none, a bootstrap has no variance; there the bound is three over the number of artists
-    (Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", 1983).
-
-    Parameters
-    ----------
-    predictions
-        With `track_id`, `genre`, `predicted`, and possibly `artist_id`. A track has one row per
-        seed.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper bound, between 0 and 1.
+    Examples
+    --------
+    >>> genres = ["rock"] * 9 + ["jazz"]
+    >>> round(macro_f1(pd.DataFrame({"genre": genres, "predicted": ["rock"] * 10})), 2)
+    0.47
     """
-    right = predictions["genre"] == predictions["predicted"]
-    by_group = right.groupby(artist_groups(predictions)).agg(["sum", "size"]).to_numpy()
-    rng = np.random.default_rng(0)
-    sums = by_group[rng.integers(len(by_group), size=(RESAMPLES, len(by_group)))].sum(axis=1)
-    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
-    bound = min(1.0, 3 / len(by_group))
-    if right.all():
-        low = 1 - bound
-    if not right.any():
-        high = bound
-    return float(low), float(high)
-
-
-def artist_groups(predictions: pd.DataFrame) -> np.ndarray:
-    """The unit of resampling of each row [shape=(n,)]: the artist, or the track where unknown."""
-    if "artist_id" not in predictions:
-        return predictions["track_id"].to_numpy()
-    artists = predictions["artist_id"].astype(object)
-    return artists.where(artists.notna(), "track " + predictions["track_id"]).to_numpy()
+    true, predicted = predictions["genre"], predictions["predicted"]
+    return float(f1_score(true, predicted, labels=sorted(set(true)), average="macro"))
 
 
 def evaluate(
     predictions: pd.DataFrame, protocol: str, *, split: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, per-genre recall, and leaks of the split.
+    """Accuracy and macro F1 with 95 % intervals, per-genre recall, and leaks of the split.
 
     Parameters
     ----------
@@ -77,9 +55,10 @@ def evaluate(
     Returns
     -------
     dict
-        `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1`, `recall` per genre, `leaks`
-        (numbers of artists, recordings and duplicates in more than one part; None without
-        `split`), `untested` (genres that the split has no test track of).
+        `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1` (mean F1 of
+        the tested genres: a rare genre counts as much as a common one), `macro_f1_interval` (95 %),
+        `recall` per genre, `leaks` (numbers of artists, recordings and duplicates in more than one
+        part; None without `split`), `untested` (genres that the split has no test track of).
 
     Raises
     ------
@@ -93,21 +72,20 @@ def evaluate(
     lost = sorted(set(missing) - _untested(split))
     if lost:
         raise EvaluationError(
-            f"No track of {', '.join(map(repr, lost))} is among the {len(predictions)} predicted, "
-            "so the accuracy would leave that genre out. Split the tracks again."
+            f"No track of {listed(map(repr, lost))} is among the {len(predictions)} predicted, "
+            "so the accuracy would be that of the other genres alone. Split the tracks again."
         )
     leaks = None
     if split is not None:
         leaks = {kind: int(n) for kind, n in find_leaks(split)["kind"].value_counts().items()}
     low, high = bootstrap_ci(predictions)
-    tested = sorted(set(predictions["genre"]))
-    f1 = f1_score(predictions["genre"], predictions["predicted"], labels=tested, average="macro")
     return {
         "protocol": protocol,
         "tracks": int(predictions["track_id"].nunique()),
         "accuracy": round(float((predictions["genre"] == predictions["predicted"]).mean()), 4),
         "interval": [round(low, 4), round(high, 4)],
-        "macro_f1": round(float(f1), 4),
+        "macro_f1": round(macro_f1(predictions), 4),
+        "macro_f1_interval": [round(bound, 4) for bound in macro_f1_ci(predictions)],
         "recall": recall_by_genre(predictions).round(4).to_dict(),
         "leaks": leaks,
         "untested": missing,
@@ -168,24 +146,41 @@ def paired_permutation_test(first: pd.DataFrame, second: pd.DataFrame) -> dict[s
 
 
 def format_score(result: dict[str, Any]) -> str:
-    """A result of `evaluate` as text.
+    """A result of `evaluate` as text: the accuracy and, where the result has it, the macro F1.
 
     Examples
     --------
     >>> result = {"accuracy": 0.7, "interval": [0.6, 0.8], "tracks": 290, "protocol": "random"}
     >>> format_score(result)
     '70.0 % [60.0, 80.0] on 290 tracks (random)'
+    >>> format_score(result | {"macro_f1": 0.5, "macro_f1_interval": [0.4, 0.6]})
+    '70.0 % [60.0, 80.0], macro F1 50.0 % [40.0, 60.0], on 290 tracks (random)'
     """
-    low, high = (100 * bound for bound in result["interval"])
-    text = (
-        f"{100 * result['accuracy']:.1f} % [{low:.1f}, {high:.1f}] on {result['tracks']} tracks "
-        f"({result['protocol']})"
-    )
+    text = format_percent(result["accuracy"], result["interval"])
+    if result.get("macro_f1") is not None:
+        f1 = format_percent(result["macro_f1"], result.get("macro_f1_interval"))
+        text += f", macro F1 {f1},"
+    text += f" on {result['tracks']} tracks ({result['protocol']})"
     if result.get("untested"):
-        text += f"; not tested: {', '.join(result['untested'])}"
+        text += f"; not tested: {listed(result['untested'])}"
     if result["tracks"] < FEW_TRACKS:
         text += "; few tracks, so only a rough estimate"
     return text
+
+
+def format_percent(value: float, interval: Sequence[float] | None) -> str:
+    """A share in percent, with its interval if it has one.
+
+    Examples
+    --------
+    >>> format_percent(0.7, [0.6, 0.8])
+    '70.0 % [60.0, 80.0]'
+    """
+    text = f"{100 * value:.1f} %"
+    if interval is None:
+        return text
+    low, high = (100 * bound for bound in interval)
+    return f"{text} [{low:.1f}, {high:.1f}]"
 
 
 def recall_by_genre(predictions: pd.DataFrame) -> pd.Series:

@@ -14,7 +14,7 @@ from ..data.table import PREFIX
 from ..errors import MelgenreError, MelgenreWarning
 from ..files import atomic_write, locked, project_folder, sweep
 from ..text import spreadsheet_plain, spreadsheet_safe
-from .metrics import bootstrap_ci
+from .bootstrap import bootstrap_ci
 from .provenance import git_commit
 from .run import Run
 

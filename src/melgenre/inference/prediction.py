@@ -129,8 +129,8 @@ class Analysis:
         with extra_packages("train", "A timeline"):
             import pandas as pd
 
-        table = pd.DataFrame(self.times, columns=["start", "end"])
-        table[probability_columns(self.classifier.genres)] = self.probabilities
+        columns = ["start", "end", *probability_columns(self.classifier.genres)]
+        table = pd.DataFrame(np.hstack([self.times, self.probabilities]), columns=columns)
         return table.assign(ood_score=self.ood_scores, is_ood=self.is_ood)
 
     def plot(self, figure: Figure | None = None) -> Axes:

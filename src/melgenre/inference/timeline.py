@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 HATCHES = (None, "..", "xx", "\\\\", "oo")
 """For each further round through the colours; "//" is left to what is unsure."""
 
+MOST_BANDS = 20
+"""Of more genres than this, the less probable ones are one band together."""
+OTHERS = "other genres"
+
 
 def plot_timeline(timeline: pd.DataFrame, images: Iterable[np.ndarray], figure: Figure) -> Axes:
     """Plot the genres of a recording as stacked bands under its mel-spectrogram.
@@ -46,7 +50,7 @@ def plot_timeline(timeline: pd.DataFrame, images: Iterable[np.ndarray], figure: 
         above.imshow(image, aspect="auto", cmap="magma", extent=(start, end, 0, 1))
     above.set(yticks=[], ylabel="low to high")
     unsure = timeline["is_ood"].to_numpy()
-    bottom, bands = np.zeros(len(timeline)), probabilities(timeline)
+    bottom, bands = np.zeros(len(timeline)), _most_probable(probabilities(timeline))
     for genre, (colour, hatch) in zip(bands, band_styles(bands.shape[1]), strict=True):
         top = bottom + np.where(unsure, 0, bands[genre])
         # A label that begins with "_" would be missing in the legend; "$" would begin a formula.
@@ -84,6 +88,15 @@ def plot_timeline(timeline: pd.DataFrame, images: Iterable[np.ndarray], figure: 
         fontsize=min(8, 90 / len(labels)),  # so that the legend is no taller than the bands
     )
     return ax
+
+
+def _most_probable(bands):
+    """The probabilities of the genres that a plot has room for, and the sum of the others."""
+    if bands.shape[1] <= MOST_BANDS:
+        return bands
+    kept = bands.max().nlargest(MOST_BANDS - 1).index
+    named = bands[[genre for genre in bands if genre in kept]]
+    return named.assign(**{OTHERS: (1 - named.sum(axis=1)).clip(lower=0)})
 
 
 def band_styles(n_genres: int) -> list[tuple[tuple[float, float, float], str | None]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import cross_val_predict
@@ -17,9 +18,17 @@ COMPONENTS = 400
 FOLDS = 5
 """Of the cross-validation that sets the scale of the logits."""
 
+FEWEST = 3
+"""Clips of a genre that takes part in that cross-validation."""
+
 
 def fit_discriminant(
-    head: nn.Sequential, features: torch.Tensor, genres: torch.Tensor, *, shrinkage: float
+    head: nn.Sequential,
+    features: torch.Tensor,
+    genres: torch.Tensor,
+    *,
+    shrinkage: float,
+    balanced: bool = False,
 ) -> None:
     """Fit a linear head by linear discriminant analysis with a shrunk covariance.
 
@@ -42,6 +51,9 @@ def fit_discriminant(
         Numbers of the genres; each occurs.
     shrinkage
         Between 0, the covariance of the clips, and 1, the same variance for all components.
+    balanced
+        The same prior for all genres, and so the same weight of their covariances. By default both
+        follow the number of clips.
 
     Raises
     ------
@@ -60,7 +72,9 @@ def fit_discriminant(
     scaler = StandardScaler().fit(x)
     pca = PCA(min(COMPONENTS, len(x) - 1, x.shape[1]), svd_solver="full")
     components = pca.fit_transform(scaler.transform(x))
-    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+    n_genres = len(set(labels))
+    priors = np.full(n_genres, 1 / n_genres) if balanced else None
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=priors)
     lda.fit(components, labels)
     temperature = _temperature(lda, components, labels)
     coefficients, intercept = _per_genre(lda)
@@ -80,10 +94,14 @@ def fit_discriminant(
 
 def _temperature(lda, components, labels):
     """The temperature of logits for clips that a discriminant was not fitted on."""
-    folds = min(FOLDS, np.unique(labels, return_counts=True)[1].min())
-    if folds < 3:  # too few clips to hold some out
+    known = np.bincount(labels)[labels] >= FEWEST
+    genres, labels, sizes = np.unique(labels[known], return_inverse=True, return_counts=True)
+    if len(genres) < 2:  # too few clips to hold some out
         return 1.0
-    logits = cross_val_predict(lda, components, labels, cv=folds, method="decision_function")
+    folds = min(FOLDS, sizes.min())
+    if lda.priors is not None:  # the same for each of the genres that take part
+        lda = clone(lda).set_params(priors=np.full(len(genres), 1 / len(genres)))
+    logits = cross_val_predict(lda, components[known], labels, cv=folds, method="decision_function")
     if logits.ndim == 1:  # of two genres scikit-learn gives the difference
         logits = np.stack([0 * logits, logits], axis=1)
     return fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))

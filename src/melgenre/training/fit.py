@@ -82,7 +82,7 @@ def _fit_head(learn):
         for head, kind in zip(heads, kinds * (len(heads) // len(kinds)), strict=True):
             if kind == "linear" and recipe.shrinkage is not None:
                 x, y = dls.train.do_batch(slice(None))
-                fit_discriminant(head, x, y, shrinkage=recipe.shrinkage)
+                fit_discriminant(head, x, y, shrinkage=recipe.shrinkage, balanced=recipe.balanced)
             else:
                 _train_head(learn, head, dls, recipe)
 

@@ -48,7 +48,7 @@ from ..networks import (
     weights_source,
 )
 from .cached_features import predict_features
-from .recipes import FROM_SCRATCH, RECIPES, get_recipe
+from .recipes import FROM_SCRATCH, RecipeError, get_recipe
 
 DOWNLOAD_SECONDS = 20
 """Until a host that does not answer counts as absent; torch.hub itself waits for minutes."""
@@ -128,7 +128,9 @@ def genre_learner(
         Any convolutional network of torchvision or timm, by name; or, for a recipe of textures,
         `melgenre.networks.BUILT_IN`, which needs no download.
     recipe
-        A name in `melgenre.training.recipes.RECIPES`; `fine-tune@100` has 100 epochs.
+        A name in `melgenre.training.recipes.RECIPES`; `fine-tune@100` has 100 epochs, and
+        `balanced-texture` is for genres of which some have far fewer tracks than others: see
+        `get_recipe`.
     pretrained
         Start from ImageNet weights, downloaded once. If the download fails, a warning is given, and
         `melgenre.networks.BUILT_IN` takes the network's place, with the recipe that
@@ -177,8 +179,9 @@ def genre_learner(
 def _build(dls, architecture, recipe, *, pretrained):
     """The learner of a recipe, with its body frozen if it is pretrained."""
     recipe = get_recipe(recipe)
+    weight = genre_weights(dls) if recipe.balanced else None
     options = {
-        "loss_func": CrossEntropyLossFlat(label_smoothing=recipe.smoothing),
+        "loss_func": CrossEntropyLossFlat(label_smoothing=recipe.smoothing, weight=weight),
         "opt_func": adam(dls.device),
         "metrics": accuracy,
         # Without `train_bn=False`, fastai would train the batch norms of a frozen body.
@@ -197,6 +200,20 @@ def _build(dls, architecture, recipe, *, pretrained):
     if pretrained:
         learn.freeze()
     return learn.to_channelslast(use_amp=False)
+
+
+def genre_weights(dls: DataLoaders) -> torch.Tensor:
+    """The weight of each genre in a balanced loss [shape=(n_genres,)], with a mean of 1 per track.
+
+    Parameters
+    ----------
+    dls
+        Of `image_dataloaders`.
+    """
+    genres = dls.train_ds.items["genre"]
+    tracks = genres.value_counts().reindex(list(dls.vocab)).to_numpy()
+    weights = len(genres) / (len(tracks) * tracks)
+    return torch.tensor(weights, dtype=torch.float32, device=dls.device)
 
 
 def adam(device: torch.device) -> Any:
@@ -239,9 +256,10 @@ def _cause(error):
 def is_frozen(learn: Learner) -> bool:
     """Whether only the head of a learner is trained, so that the body's features can be cached."""
     run = getattr(learn, "training_run", None)  # a learner made elsewhere has none
-    if run is None or run.recipe.partition("@")[0] not in RECIPES:
+    try:
+        return run is not None and run.weights != FROM_SCRATCH and not get_recipe(run.recipe).epochs
+    except RecipeError:  # of another version
         return False
-    return run.weights != FROM_SCRATCH and not get_recipe(run.recipe).epochs
 
 
 def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..evaluation.metrics import confusion_matrix
+from ..evaluation.metrics import LARGE, confusion_matrix, format_percent
 from ..inference.model_folder import FEWEST_CLIPS
+from ..text import listed
 
 CARD_TEXT = """
 # {architecture} for music genres
@@ -18,16 +19,13 @@ seconds of sound: {genres}.
 | | |
 | --- | --- |
 | accuracy | **{accuracy:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, on {tracks} tracks |
-| protocol | {protocol} |
+{macro_f1}| protocol | {protocol} |
 | trained on | {train_tracks} tracks of {collection} |
 | recipe, seed | {recipe}, {seed} |
 | starting weights | {weights} |
 | temperature | {temperature}, fitted on {valid_tracks} tracks{how} |
 
-The interval is a bootstrap over artists, where they are known. The confusion matrix (rows: true
-genre, columns: predicted genre):
-
-{matrix}
+The interval is a bootstrap over artists, where they are known. {matrix}
 
 ## Intended use and limits
 
@@ -69,7 +67,7 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     text = CARD_TEXT.format(
         architecture=config["architecture"],
         n_genres=len(config["genres"]),
-        genres=", ".join(config["genres"]),
+        genres=listed(config["genres"], LARGE),
         accuracy=100 * result["accuracy"],
         low=low,
         high=high,
@@ -79,7 +77,8 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
         valid_tracks=calibration["tracks"],
         how=f" ({calibration['how']})" if "how" in calibration else "",
         limit=_limit(calibration),
-        matrix=_markdown(confusion_matrix(predictions)),
+        macro_f1=_macro_f1(result),
+        matrix=_matrix(confusion_matrix(predictions)),
         **{
             name: training[name]
             for name in ("train_tracks", "collection", "recipe", "seed", "weights")
@@ -106,8 +105,16 @@ def _eval_result(collection, result):
     )
 
 
+def _macro_f1(result):
+    """The row of the macro F1, which weights a rare genre as much as a common one."""
+    if result.get("macro_f1") is None:  # an older result
+        return ""
+    score = format_percent(result["macro_f1"], result.get("macro_f1_interval"))
+    return f"| macro F1 (all genres weigh the same) | {score} |\n"
+
+
 def _protocol(result):
-    untested = ", ".join(result.get("untested", ()))
+    untested = listed(result.get("untested", ()))
     return f"{result['protocol']}; not tested: {untested}" if untested else result["protocol"]
 
 
@@ -125,10 +132,30 @@ def _limit(calibration):
     )
 
 
-def _markdown(counts):
-    """A confusion matrix as a table in Markdown."""
+def _matrix(counts):
+    """The confusion matrix in Markdown; of many genres, a row for each instead of a column."""
     names = [str(name).replace("|", "\\|") for name in counts.index]
-    lines = ["| true \\ predicted | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    for name, row in zip(names, counts.to_numpy().tolist(), strict=True):
-        lines.append(f"| {name} | " + " | ".join(str(n) if n else "" for n in row) + " |")
-    return "\n".join(lines)
+    if len(names) > LARGE:
+        return "The genres:\n\n" + _markdown(
+            ["genre", "test tracks", "correct", "most often predicted as, when wrong"],
+            [_genre_row(names, i, counts.to_numpy()[i]) for i in range(len(names))],
+        )
+    table = _markdown(
+        ["true \\ predicted", *names],
+        [[name, *row] for name, row in zip(names, counts.to_numpy().tolist(), strict=True)],
+    )
+    return "The confusion matrix (rows: true\ngenre, columns: predicted genre):\n\n" + table
+
+
+def _genre_row(names, own, row):
+    """A genre, its test tracks, how many are correct, and the most frequent error."""
+    wrong = row.copy()
+    wrong[own] = 0
+    error = f"{names[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
+    return [names[own], row.sum(), row[own], error]
+
+
+def _markdown(header, rows):
+    """A table in Markdown, with empty cells for zeros."""
+    lines = [header, ["---"] * len(header), *([str(cell or "") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
