@@ -2,8 +2,8 @@
 
 distributed_script.py TRACKS.csv FOLDER [killed]
 
-Each process writes what it ends with to `FOLDER/<rank>.json`. With `killed`, the same training then
-starts again, and the last process is killed after its second epoch of all layers.
+Each process writes what it ends with to `FOLDER/<rank>.json`. With `killed`, the model is exported,
+the same training starts again, and the last process is killed after its second epoch of all layers.
 """
 
 import hashlib
@@ -45,7 +45,8 @@ class KillLast(Callback):
 def train(tracks, *callbacks):
     learn = genre_learner(image_dataloaders(tracks), BUILT_IN, "fine-tune-texture@3")
     learn.add_cbs(callbacks)
-    fit(learn)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
     return learn
 
 
@@ -70,12 +71,13 @@ def main(table, folder, *killed):
         predictions=predictions,
     )
     checkpoints = list((Path(os.environ["MELGENRE_HOME"]) / "data" / "checkpoints").iterdir())
-    export_learner(run, folder / "model")
+    if killed:
+        export_learner(run, folder / "model")
+    discard_checkpoint(learn)
     found = {
         "weights": digest(learn),
         "values": values,
         "steps": len(learn.recorder.losses),
-        "batch": learn.training_run.processes,
         "tracks": list(predictions["track_id"]),
         "probabilities": np.round(predictions.filter(like="p_"), 6).to_numpy().tolist(),
         "checkpoints": len(checkpoints),
@@ -83,7 +85,6 @@ def main(table, folder, *killed):
     }
     (folder / f"{rank_distrib()}.json").write_text(json.dumps(found))
     if killed:
-        discard_checkpoint(learn)
         train(tracks, KillLast())
 
 

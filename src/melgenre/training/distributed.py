@@ -86,6 +86,7 @@ def joint_training(learn: Learner) -> Iterator[None]:
 def _check_same(learn):
     """Raise `ProcessError` unless all processes begin the same training at the same epoch."""
     file = checkpoint_file(learn)
+    distrib_barrier()  # the first process may still delete the checkpoint of an earlier training
     begins: list[Any] = [None] * num_distrib()
     torch.distributed.all_gather_object(begins, (file.name, file.exists()))
     if len(set(begins)) > 1:
