@@ -1,9 +1,9 @@
 """The same training by one process and by two: accuracy, its interval, and seconds.
 
-python benchmarks/processes.py [--architecture efficientnet_lite0] [--recipe fine-tune-texture@5]
+python benchmarks/processes.py [--architecture efficientnet_lite0] [--recipe fine-tune-texture@3]
 
-Accelerate launches `melgenre train` as a user does: with one process per GPU, or, without GPUs, with
-processes of one thread each on a CPU.
+Accelerate launches `melgenre train` as a user does: one process per GPU, or, without GPUs, one per
+thread of a CPU.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LAUNCH = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="efficientnet_lite0")
-    parser.add_argument("--recipe", default="fine-tune-texture@5")
+    parser.add_argument("--recipe", default="fine-tune-texture@3")
     options = parser.parse_args()
     music = os.environ.get("MELGENRE_DATA", "data/gtzan")
     tracks = tracks_with_images()
