@@ -161,6 +161,7 @@ from .training.baselines import (
     NeuralNetwork as NeuralNetwork,
     gradient_error as gradient_error,
 )
+from .training.distributed import ProcessError as ProcessError
 from .training.export import export_learner as export_learner
 from .training.exported import load_exported as load_exported, load_split as load_split
 from .training.fit import fit as fit

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from os.path import isdir
 from pathlib import Path, PurePath
 from typing import Annotated
@@ -264,9 +264,9 @@ def train(
     """Train a network on a folder of genres, evaluate it, and export it.
 
     Artists are separated if the folders are <genre>/<artist>/…, or if a tracks.csv in the folder
-    names them.
+    names them. `accelerate launch -m melgenre train …` trains on several GPUs.
     """
-    with _errors_as_messages():
+    with _errors_as_messages(), _printed_once():
         with extra_packages("train", "Training"):
             from fastai.vision.all import noop
 
@@ -289,11 +289,22 @@ def train(
         log = noop if quiet else _print_epoch  # `noop` also hides the bar of the features
         run = train_and_evaluate(tracks, protocol, architecture, recipe, seed, log=log)
         export_learner(run, out)
-    print(f"Genres:   {listed(run.learner.dls.vocab)}")
-    print(f"Split:    {protocol}, {run.train_tracks} training tracks")
-    print(f"Accuracy: {format_score(run.result)}")
-    print(_interpretation(protocol))
-    print(f"Exported to {out}: melgenre predict --model {out} SONG")
+        print(f"Genres:   {listed(run.learner.dls.vocab)}")
+        print(f"Split:    {protocol}, {run.train_tracks} training tracks")
+        print(f"Accuracy: {format_score(run.result)}")
+        print(_interpretation(protocol))
+        print(f"Exported to {out}: melgenre predict --model {out} SONG")
+
+
+@contextmanager
+def _printed_once() -> Iterator[None]:
+    """Print from the first of several processes alone; errors are printed by all of them."""
+    if os.environ.get("RANK", "0") == "0":  # set by `accelerate launch` and `torchrun`
+        yield
+        return
+    warnings.simplefilter("ignore", MelgenreWarning)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _mel_settings(pairs):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 OPTIONAL = {
     "IPython",
     "PIL",
+    "accelerate",
     "anywidget",
     "dask",
     "distributed",

@@ -34,8 +34,8 @@ class Run:
         Of the images; None for a model of descriptors.
     seconds
         Of the training, of all folds together.
-    device, precision, threads
-        Of the training; `threads` on a CPU.
+    device, precision, threads, processes
+        Of the training; `threads` on a CPU, in each of the processes.
     versions
         Of the packages.
     result
@@ -60,6 +60,7 @@ class Run:
     device: str = "cpu"
     precision: str = "float32"
     threads: int = 1
+    processes: int = 1
     versions: dict[str, str] = field(default_factory=package_versions)
     result: dict[str, Any] | None = None
     predictions: pd.DataFrame | None = None

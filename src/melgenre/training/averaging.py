@@ -1,7 +1,7 @@
 """Callbacks of fine-tuning: averaged weights, and the weights of the best epoch."""
 
 import torch
-from fastai.vision.all import Callback, CancelFitException, TrackerCallback
+from fastai.vision.all import Callback, CancelFitException, TrackerCallback, get_model
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
@@ -24,7 +24,8 @@ class WeightAveraging(Callback):
 
     def before_fit(self) -> None:
         """Begin with the weights of the network."""
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
+        average = get_ema_multi_avg_fn(self.decay)
+        self.average = AveragedModel(get_model(self.model), multi_avg_fn=average)
         self.shown = False  # whether the network has the averaged weights
 
     def before_train(self) -> None:
@@ -34,7 +35,7 @@ class WeightAveraging(Callback):
     def after_batch(self) -> None:
         """Update the average after each training step."""
         if self.training:
-            self.average.update_parameters(self.model)
+            self.average.update_parameters(get_model(self.model))
 
     def before_validate(self) -> None:
         """Give the network the averaged weights until the next epoch, or for good."""
@@ -91,14 +92,14 @@ class BestEpoch(TrackerCallback):
         super().after_epoch()
         self.waited = 0 if self.new_best else self.waited + 1
         if self.new_best:
-            self.weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+            self.weights = {k: v.clone() for k, v in get_model(self.model).state_dict().items()}
         elif self.waited >= self.patience:
             raise CancelFitException
 
     def after_fit(self) -> None:
         """Load the best epoch's weights."""
         if self.weights:
-            self.model.load_state_dict(self.weights)
+            get_model(self.model).load_state_dict(self.weights)
 
     def state_dict(self) -> dict:
         """What a resumed training needs."""

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.vision.all import Callback, CancelEpochException, Learner, noop
+from fastai.vision.all import (
+    Callback,
+    CancelEpochException,
+    Learner,
+    get_model,
+    noop,
+    num_distrib,
+    rank_distrib,
+)
 
 from ..errors import MelgenreWarning
 from ..files import atomic_write, project_folder, sweep
@@ -26,8 +34,8 @@ def checkpoint_file(learn: Learner) -> Path:
     """The file for the checkpoints of one training, in `data/checkpoints` of the project.
 
     Its name is a hash of all that the result depends on: the initial weights, the images with their
-    genres and split, the recipe and seed, device, precision, number of threads and version of
-    torch.
+    genres and split, the recipe and seed, device, precision, number of threads and processes, and
+    version of torch.
 
     Parameters
     ----------
@@ -38,8 +46,9 @@ def checkpoint_file(learn: Learner) -> Path:
     run = learn.training_run
     device = learn.dls.device
     settings = (get_recipe(run.recipe), run.seed, run.weights, learn.dls.bs)
-    machine = (str(device), training_dtype(device.type), torch.get_num_threads(), torch.__version__)
-    digest.update(repr(settings + machine).encode())
+    # Without the number of the GPU, which each of several processes has another of.
+    machine = (device.type, training_dtype(device.type), torch.get_num_threads(), torch.__version__)
+    digest.update(repr((*settings, *machine, max(1, num_distrib()))).encode())
     for tensor in learn.model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     for part in (learn.dls.train_ds, learn.dls.valid_ds):
@@ -54,7 +63,8 @@ class Checkpoint(Callback):
 
     One callback is used for all calls of fastai's `fit` in a recipe: it counts their epochs
     together. The network, the optimiser, the random numbers and the recorder are restored, so a
-    resumed training ends with the same weights as an uninterrupted one on the same machine.
+    resumed training ends with the same weights as an uninterrupted one on the same machine. Of
+    several processes, the first one saves, and all of them restore its state.
 
     Parameters
     ----------
@@ -94,7 +104,7 @@ class Checkpoint(Callback):
             self.learn.logger = self.logger
             if self.epochs == self.resumed:
                 self._restore()
-        elif time.monotonic() - self.saved > SECONDS_BETWEEN:
+        elif not rank_distrib() and time.monotonic() - self.saved > SECONDS_BETWEEN:
             self._save()
             self.saved = time.monotonic()
 
@@ -117,7 +127,7 @@ class Checkpoint(Callback):
         return {
             "epochs": self.epochs,
             "seconds": self.seconds + time.monotonic() - self.started,
-            "model": self.learn.model.state_dict(),
+            "model": get_model(self.learn.model).state_dict(),
             # Without the learning rates, which the schedule sets for each batch.
             "optimiser": self.learn.opt.state_dict()["state"],
             "random": random.getstate(),
@@ -136,7 +146,7 @@ class Checkpoint(Callback):
 
     def _restore(self):
         state, self.state = self.state, None
-        self.learn.model.load_state_dict(state["model"])
+        get_model(self.learn.model).load_state_dict(state["model"])
         optimiser = self.learn.opt.state_dict()
         self.learn.opt.load_state_dict({**optimiser, "state": state["optimiser"]})
         random.setstate(state["random"])

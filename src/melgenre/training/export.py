@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from fastai.vision.all import AdaptiveConcatPool2d, Learner
+from fastai.vision.all import AdaptiveConcatPool2d, Learner, rank_distrib
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
@@ -47,7 +47,8 @@ def export_learner(
     the network without unpickling anything, and `model.onnx` runs without torch: see
     `melgenre.inference`. `README.md` is the model card. A calibrated copy on the CPU is exported;
     the learner itself is not changed. A model that is already in the folder is replaced when all
-    files of the new one are written.
+    files of the new one are written. Of several processes, only the first one writes; the others
+    do not wait for it.
 
     Parameters
     ----------
@@ -71,6 +72,8 @@ def export_learner(
         weights that are not finite.
     """
     folder, learn = Path(folder), run.learner
+    if rank_distrib():
+        return folder
     check_replaceable(folder)
     calibration = calibration or calibrate(learn)
     model = calibrated_copy(learn.model, calibration["temperature"])

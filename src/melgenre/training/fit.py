@@ -11,6 +11,8 @@ from fastai.vision.all import (
     ProgressCallback,
     accuracy,
     bn_types,
+    num_distrib,
+    rank_distrib,
     to_device,
 )
 
@@ -20,6 +22,7 @@ from .averaging import BestEpoch, WeightAveraging
 from .cached_features import feature_dataloaders, tensor_dataloader
 from .checkpoint import Checkpoint, checkpoint_file
 from .discriminant import fit_discriminant
+from .distributed import compute_features, data_parallel, joint_training, process_batch_size
 from .learner import is_frozen
 from .precision import (
     device_name,
@@ -45,19 +48,29 @@ def fit(learn: Learner) -> None:
 
     The learner has the record of the last stage, so fastai's `learn.recorder.plot_loss()` works.
 
+    In each of several processes (`accelerate launch`), this call computes a share of the features,
+    fits the same head, and trains all layers on a share of each batch (Li et al., "PyTorch
+    Distributed: experiences on accelerating data parallel training", 2020).
+
     Parameters
     ----------
     learn
         Of `melgenre.training.learner.genre_learner`.
+
+    Raises
+    ------
+    ProcessError
+        If one of several processes ends, or trains something else.
     """
     started, earlier = time.perf_counter(), 0.0
     frozen, device = is_frozen(learn), learn.dls.device
     if not frozen:
         learn.training_run = replace(learn.training_run, checkpoint=checkpoint_file(learn))
-    if learn.training_run.weights != FROM_SCRATCH:
-        _fit_head(learn)
-    if not frozen:
-        earlier = _fit_all_layers(learn)
+    with joint_training(learn):
+        if learn.training_run.weights != FROM_SCRATCH:
+            _fit_head(learn)
+        if not frozen:
+            earlier = _fit_all_layers(learn)
     dtype = (feature_dtype if frozen else training_dtype)(device.type)
     learn.training_run = replace(
         learn.training_run,
@@ -65,17 +78,19 @@ def fit(learn: Learner) -> None:
         device=device_name(device),
         precision=precision_name(dtype),
         threads=1 if frozen else torch.get_num_threads(),
+        processes=max(1, num_distrib()),
     )
 
 
 def discard_checkpoint(learn: Learner) -> None:
     """Delete the checkpoint of a training whose result is kept elsewhere."""
-    if learn.training_run.checkpoint is not None:
+    if learn.training_run.checkpoint is not None and not rank_distrib():
         learn.training_run.checkpoint.unlink(missing_ok=True)
 
 
 def _fit_head(learn):
     """Train the head, or each head of an ensemble, on the frozen body's features."""
+    compute_features(learn)
     recipe, dls = get_recipe(learn.training_run.recipe), feature_dataloaders(learn)
     heads, kinds = member_heads(learn.model[1]), recipe.body.split("+")
     with one_thread():
@@ -104,10 +119,13 @@ def _fit_all_layers(learn):
     """Train all layers on preloaded images; returns the seconds of an earlier, interrupted run."""
     recipe = get_recipe(learn.training_run.recipe)
     checkpoint, from_files = Checkpoint(learn.training_run.checkpoint), learn.dls
+    scratch = learn.training_run.weights == FROM_SCRATCH
     learn.dls = DataLoaders(*map(_preload, from_files.loaders), device=from_files.device)
+    for name in () if scratch else recipe.augmentation:
+        learn.dls.train.after_batch.add(AUGMENTATIONS[name]())
     try:
-        with mixed_precision(learn), learn.added_cbs(checkpoint):
-            if learn.training_run.weights == FROM_SCRATCH:
+        with mixed_precision(learn), data_parallel(learn), learn.added_cbs(checkpoint):
+            if scratch:
                 learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, 3e-3)
             else:
                 _fine_tune(learn, recipe)
@@ -122,8 +140,6 @@ def _fine_tune(learn: Learner, recipe: Recipe) -> None:
     for layer in learn.model[0].modules():
         if isinstance(layer, bn_types):
             layer.requires_grad_(False)  # and `BnFreeze` keeps their statistics
-    for name in recipe.augmentation:
-        learn.dls.train.after_batch.add(AUGMENTATIONS[name]())
     learn.create_opt()
     callbacks = [BnFreeze(), WeightAveraging(recipe.averaging)]
     if (learn.dls.valid_ds.items["split"] == "valid").all():  # nothing is chosen on `test`
@@ -135,4 +151,4 @@ def _fine_tune(learn: Learner, recipe: Recipe) -> None:
 def _preload(dl):
     """A DataLoader with the same batches, from images that are read now and lie on the device."""
     images, genres = to_device(dl.create_batch([dl.do_item(i) for i in range(dl.n)]), dl.device)
-    return tensor_dataloader(dl, images, genres)
+    return tensor_dataloader(dl, images, genres, bs=process_batch_size(dl.bs))

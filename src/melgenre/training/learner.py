@@ -48,6 +48,7 @@ from ..networks import (
     weights_source,
 )
 from .cached_features import predict_features
+from .distributed import join_processes, predict_alone
 from .recipes import FROM_SCRATCH, RecipeError, get_recipe
 
 DOWNLOAD_SECONDS = 20
@@ -71,7 +72,8 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
         With `image`, `genre` and `split`: `train` for training, `valid` for monitoring. A split
         without `valid` monitors `test`: its accuracy is shown, and nothing is chosen by it.
     batch_size
-        Smaller where that would leave fewer than eight batches per epoch.
+        Smaller where that would leave fewer than eight batches per epoch. Several processes
+        (`accelerate launch`) divide each batch among them.
 
     Returns
     -------
@@ -85,6 +87,7 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     SplitError
         If a part is empty, or has a genre that is not in the training set.
     """
+    join_processes()
     monitored = "valid" if (tracks["split"] == "valid").any() else "test"
     used = tracks[tracks["split"].isin(["train", monitored])]
     used = used.assign(is_valid=used["split"] == monitored)
@@ -286,10 +289,11 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     if is_frozen(learn):
         probabilities = predict_features(learn, tracks)
     else:
+        dl = predict_alone(learn.dls.test_dl(tracks, num_workers=0))
         recorders = [one for one in learn.cbs if isinstance(one, Recorder)]
         # Without the recorder, which would lose its record of the training.
         with learn.no_bar(), learn.no_logging(), learn.removed_cbs(recorders):
-            probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(tracks, num_workers=0))
+            probabilities, _ = learn.get_preds(dl=dl, reorder=False)
     genres = list(learn.dls.vocab)
     columns = pd.DataFrame(
         probabilities.numpy(), columns=probability_columns(genres), index=tracks.index
