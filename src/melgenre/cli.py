@@ -158,6 +158,9 @@ def embed(
 def extract(
     folder: Annotated[Path, typer.Argument(help="Music in <genre>/<song>.mp3.")],
     images: Annotated[Path, typer.Argument(help="Folder for the mel-spectrograms.")],
+    shards: Annotated[
+        bool, typer.Option("--shards", help="Parquet files of a thousand songs, not one PNG each.")
+    ] = False,
     mel: Mel = None,
     quiet: Quiet = False,
 ) -> None:
@@ -169,9 +172,11 @@ def extract(
         with extra_packages("train", "Making images"):
             from .data.collection import find_tracks
             from .features.images import extract_melspectrograms
+            from .features.shards import extract_shards
         settings = _mel_settings(mel or ())
         tracks = find_tracks(folder).assign(image=None)
-        made = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
+        make = extract_shards if shards else extract_melspectrograms
+        made = make(tracks, images, settings=settings, progress=not quiet)
     print(f"{len(made)} of {len(tracks)} songs have an image in {images}.")
     if len(made) < len(tracks):
         raise typer.Exit(SOME_FAILED)

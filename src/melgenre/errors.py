@@ -15,6 +15,7 @@ OPTIONAL = {
     "matplotlib",
     "pandas",
     "pooch",
+    "pyarrow",
     "python_multipart",
     "safetensors",
     "scipy",

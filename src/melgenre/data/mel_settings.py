@@ -6,8 +6,10 @@ networks were trained on, so a network receives a whole 30 s clip, neither resiz
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ..errors import MelgenreError
 from ..files import atomic_write, read_json
 from ..text import printable, short
 from .audio import SAMPLE_RATE
+from .image_files import read_image, shard_row
 
 SETTINGS_FILE = "mel_settings.json"
 BOUNDS = {
@@ -177,6 +180,15 @@ def save_settings(settings: MelSettings, folder: str | Path) -> None:
         part.write_text(json.dumps(asdict(settings), indent=2) + "\n")
 
 
+def settle_settings(settings: MelSettings, folder: str | Path) -> None:
+    """Save the settings in a new folder of images, or raise `ImageError` if it has others."""
+    earlier = load_settings(folder)
+    if earlier is None:
+        save_settings(settings, folder)
+    else:
+        settings.check_same(earlier, f"The folder of images {Path(folder).name}")
+
+
 def load_settings(folder: str | Path) -> MelSettings | None:
     """The settings saved in a folder of images, or None if there are none.
 
@@ -200,14 +212,17 @@ def load_settings(folder: str | Path) -> MelSettings | None:
 def image_settings(image: str | Path) -> MelSettings:
     """The settings saved beside an image's genre folder; the defaults if there are none.
 
-    The image can be in folders of an artist and an album inside the genre's folder.
+    The image can be in folders of an artist and an album inside the genre's folder. Those of an
+    image in a shard are saved beside the shard.
 
     Raises
     ------
     ImageError
         If the file of settings is damaged.
     """
-    return next(filter(None, map(load_settings, Path(image).parents[1:4])), MelSettings())
+    shard = shard_row(image)
+    folders = Path(image).parents[1:4] if shard is None else [Path(shard[0]).parent]
+    return next(filter(None, map(load_settings, folders)), MelSettings())
 
 
 def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
@@ -228,7 +243,8 @@ def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
         settings.check_same(saved, name)
     try:
         # Pillow warns of images that are very large; their size is checked below.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
+        file = path if shard_row(path) is None else io.BytesIO(read_image(path))
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
             found = (image.mode, image.width, image.height)
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise ImageError(f"{name}: not readable as an image. Make it again.") from error
@@ -238,3 +254,17 @@ def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
             f"{saved.columns} x {saved.n_mels} of mode L (8-bit grey). It was made with other "
             "settings: make it again from its sound."
         )
+
+
+def check_images(images: Iterable[str | Path], settings: MelSettings) -> None:
+    """Raise `ImageError` unless all images have these settings.
+
+    Of a shard only the first image is checked, since a shard is written as a whole.
+    """
+    checked = set()
+    for image in images:
+        shard = shard_row(image)
+        if shard is None or shard[0] not in checked:
+            check_image(image, settings)
+        if shard is not None:
+            checked.add(shard[0])

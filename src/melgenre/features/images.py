@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.audio import AudioError, audio_duration, load_audio
+from ..data.image_files import image_exists
 from ..data.mel_settings import (
     ImageError,
     MelSettings,
     image_settings,
-    load_settings,
-    save_settings,
     settings_suffix,
+    settle_settings,
 )
 from ..files import atomic_write, locked, project_folder, sweep
 from ..parallel import parallel_map
@@ -105,11 +106,7 @@ def extract_melspectrograms(
     folder.mkdir(parents=True, exist_ok=True)
     ready = _ready_images(tracks, settings)
     with locked(folder):
-        earlier = load_settings(folder)
-        if earlier is None:
-            save_settings(settings, folder)
-        else:
-            settings.check_same(earlier, f"The folder of images {folder.name}")
+        settle_settings(settings, folder)
         files = [
             str(_image_file(folder, genre, track))
             for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
@@ -117,7 +114,7 @@ def extract_melspectrograms(
         images = ready.where(ready.notna(), pd.Series(files, index=tracks.index, dtype=object))
         made = tracks.assign(image=images)
         skipped = _make_missing(made[ready.isna()], folder, settings, progress)
-    made = made[[Path(image).exists() for image in made["image"]]].reset_index(drop=True)
+    made = made[[image_exists(image) for image in made["image"]]].reset_index(drop=True)
     if made.empty:
         reason = ": ".join(skipped[0]) if skipped else "there is no track."
         raise ImageError(f"No track could be turned into an image. The first: {reason}")
@@ -217,23 +214,16 @@ def _write_records(folder, records):
 
 def _make_image(path, target, settings):
     """Write one image; returns None, or the reason why it could not be made."""
-    from PIL import Image
-
-    if path is None:
-        return "neither an image nor sound."
-    try:
-        image = melspectrogram_image(load_center(path, settings), settings)
-    except Exception as error:  # decoders fail in many ways, and one file must not end the run
-        with suppress(OSError):
-            target.unlink(missing_ok=True)  # an earlier image, whose sound is gone
-        if isinstance(error, AudioError):
-            return error.reason
-        return f"cannot be turned into an image ({type(error).__name__}). Convert it to wav."
+    png, reason = make_png(path, settings)
+    if reason is not None:
+        if path is not None:
+            with suppress(OSError):
+                target.unlink(missing_ok=True)  # an earlier image, whose sound is gone
+        return reason
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as part:
-            # Half the time of the default strategy of compression, for files of the same size.
-            Image.fromarray(image).save(part, format="PNG", compress_type=zlib.Z_RLE)
+            part.write_bytes(png)
     except OSError as error:
         # A full disk ends the run: the next images could not be written either.
         raise ImageError(
@@ -241,3 +231,30 @@ def _make_image(path, target, settings):
             "folder, and run this again: it resumes."
         ) from error
     return None
+
+
+def make_png(path: str | Path | None, settings: MelSettings) -> tuple[bytes, str | None]:
+    """The mel-spectrogram of a recording as a PNG.
+
+    Returns
+    -------
+    png : bytes
+        Empty if it cannot be made.
+    reason : str or None
+        Why it cannot be made.
+    """
+    from PIL import Image
+
+    if path is None:
+        return b"", "neither an image nor sound."
+    try:
+        image = melspectrogram_image(load_center(path, settings), settings)
+    except AudioError as error:
+        return b"", error.reason
+    except Exception as error:  # decoders fail in many ways, and one file must not end the run
+        kind = type(error).__name__
+        return b"", f"cannot be turned into an image ({kind}). Convert it to wav."
+    png = io.BytesIO()
+    # Half the time of the default strategy of compression, for files of the same size.
+    Image.fromarray(image).save(png, format="PNG", compress_type=zlib.Z_RLE)
+    return png.getvalue(), None
