@@ -1,7 +1,7 @@
 """An image by its address: a PNG file, or a row of a shard.
 
 A shard is a Parquet file with one track per row and its PNG in the column `image`. The address of
-its row 17 is `<folder>/images-00000.parquet#17`. All code that opens images opens them here.
+its row 17 is `<folder>/images-00000-of-00128.parquet#17`. All images are opened here.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,7 @@ IMAGE_COLUMNS = ("image", "image_md5", "source_md5")
 """Columns of a shard beside those of the table: the PNG, its checksum, and that of the name, size
 and time of the recording."""
 
-SHARD_NAMES = "images-*.parquet"
-"""What `shard_name` gives, as a pattern."""
-
-NUMBER_KEY = b"melgenre.shards"
-"""In the metadata of a shard: the number of all shards."""
+SHARD_NAME = re.compile(r"images-(\d{5,})-of-(\d{5,})\.parquet")
 
 
 def load_shards(folder: str | Path) -> pd.DataFrame:
@@ -40,39 +36,27 @@ def load_shards(folder: str | Path) -> pd.DataFrame:
     pd.DataFrame
         The columns of the table that was extracted, in the order of the shards, which is random
         but always the same. `image` is the address of each image, such as
-        `<folder>/images-00000.parquet#17`; `path` is absolute.
+        `<folder>/images-00000-of-00128.parquet#17`; `path` is absolute.
 
     Raises
     ------
     ImageError
-        If there is no shard, one is missing or damaged, or they belong to two extractions.
+        If there are no shards, one is damaged, or they are not those of one finished extraction.
     """
     with extra_packages("shards", "Images in shards"):
         import pandas as pd
         import pyarrow as pa
 
-    folder = Path(folder).resolve()
-    files = sorted(folder.glob(SHARD_NAMES))
-    if not files:
-        raise ImageError(
-            f"No shards in {printable(folder.name)!r}. melgenre.extract_shards writes them."
-        )
-    parts, images, numbers = [], [], set()
-    for file in files:
+    folder, parts, images = Path(folder).resolve(), [], []
+    for file in _finished(folder):
         try:
             rows = read_rows(file)
         except (OSError, ValueError) as error:
             raise ImageError(
                 f"The shard {file.name} is damaged ({short(error)}). Extract the shards again."
             ) from error
-        numbers.add(json.loads(rows.schema.metadata.get(NUMBER_KEY, b"0")))
         parts.append(rows.select([one for one in rows.column_names if one not in IMAGE_COLUMNS]))
         images.append(pa.array([f"{file}#{row}" for row in range(len(rows))], pa.string()))
-    if numbers != {len(files)}:
-        raise ImageError(
-            f"{printable(folder.name)} has {len(files)} shards of an extraction into "
-            f"{' or '.join(map(str, sorted(numbers)))}. Extract the shards again: it resumes."
-        )
     table = pa.concat_tables([part.replace_schema_metadata() for part in parts])
     # Whole numbers stay whole where some are missing.
     types = {pa.int64(): pd.Int64Dtype()}.get
@@ -84,15 +68,42 @@ def load_shards(folder: str | Path) -> pd.DataFrame:
     return tracks
 
 
-def shard_name(number: int) -> str:
-    """The name of a shard's file.
+def shard_name(number: int, count: int) -> str:
+    """The name of a shard's file, in the manner of the Hugging Face hub.
 
     Examples
     --------
-    >>> shard_name(17)
-    'images-00017.parquet'
+    >>> shard_name(17, 128)
+    'images-00017-of-00128.parquet'
     """
-    return f"images-{number:05}.parquet"
+    return f"images-{number:05}-of-{count:05}.parquet"
+
+
+def find_shards(folder: Path) -> dict[int, dict[int, Path]]:
+    """The shards in a folder: for each number of all shards, the files by their own number."""
+    found = {}
+    for file in sorted(folder.glob("images-*.parquet")):
+        numbers = SHARD_NAME.fullmatch(file.name)
+        if numbers:
+            found.setdefault(int(numbers[2]), {})[int(numbers[1])] = file
+    return found
+
+
+def _finished(folder):
+    """The files of the only extraction of which all shards are there."""
+    found = find_shards(folder)
+    finished = [files for count, files in found.items() if len(files) == count]
+    if not found:
+        raise ImageError(
+            f"No shards in {printable(folder.name)!r}. melgenre.extract_shards writes them."
+        )
+    if len(finished) != 1:
+        there = ", ".join(f"{len(files)} of {count}" for count, files in found.items())
+        raise ImageError(
+            f"The shards in {printable(folder.name)!r} are those of an extraction that was "
+            f"interrupted ({there}). Extract them again: it resumes."
+        )
+    return finished[0].values()
 
 
 def read_rows(file: str | Path) -> pyarrow.Table:
