@@ -24,7 +24,7 @@ class ImageDataLoader(TfmdDL):
         items = self.dataset.items
         if not isinstance(items, pd.DataFrame):
             return super().create_item(s)
-        row = items.iloc[s or 0].copy()
+        row = items.iloc[s or 0].to_dict()
         row["image"] = read_image(row["image"])
         return tuple(part._after_item(row) for part in self.dataset.tls)
 
