@@ -18,7 +18,7 @@ from melgenre.confusion.attribution import STEPS, attribution_maps, smooth_maps
 from melgenre.features.images import load_center
 from melgenre.features.melspectrogram import melspectrogram_image
 from melgenre.training.exported import load_exported
-from melgenre.training.learner import image_batch
+from melgenre.training.image_loader import image_batch
 
 CLIPS, ROUNDS, REFERENCE_STEPS = 20, 5, 64
 

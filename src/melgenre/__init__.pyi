@@ -58,6 +58,7 @@ from .data.protocols import (
     protocols_for as protocols_for,
     strictest_protocol as strictest_protocol,
 )
+from .data.shards import load_shards as load_shards
 from .data.splits import (
     SplitError as SplitError,
     group_split as group_split,
@@ -124,6 +125,7 @@ from .features.melspectrogram import (
     log_melspectrogram as log_melspectrogram,
     melspectrogram_image as melspectrogram_image,
 )
+from .features.shards import extract_shards as extract_shards
 from .files import (
     project_folder as project_folder,
 )

@@ -217,6 +217,9 @@ def extract(
         str, typer.Argument(help="Music in <genre>/<song>.mp3; also a URL such as s3://….")
     ],
     images: Annotated[str, typer.Argument(help="Folder for the mel-spectrograms, or a URL.")],
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Files of a thousand images each, not one PNG each.")
+    ] = False,
     mel: Mel = None,
     shard: ShardOption = None,
     cluster: Cluster = None,
@@ -231,12 +234,12 @@ def extract(
         with extra_packages("train", "Making images"):
             from .data.collection import find_tracks
             from .features.images import extract_melspectrograms
+            from .features.shards import extract_shards
         settings = _mel_settings(mel or ())
         tracks = find_tracks(folder).assign(image=None)
         part, _ = _shard(shard, None)
-        made = extract_melspectrograms(
-            tracks, images, settings=settings, shard=part, progress=not quiet
-        )
+        extract_all = extract_shards if parquet else extract_melspectrograms
+        made = extract_all(tracks, images, settings=settings, shard=part, progress=not quiet)
     skipped = len(made.attrs["skipped"])
     print(f"{len(made)} of {len(made) + skipped} songs have an image in {escape_control(images)}.")
     if skipped:

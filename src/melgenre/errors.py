@@ -18,6 +18,7 @@ OPTIONAL = {
     "matplotlib",
     "pandas",
     "pooch",
+    "pyarrow",
     "python_multipart",
     "safetensors",
     "scipy",

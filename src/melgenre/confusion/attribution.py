@@ -12,7 +12,9 @@ from scipy.ndimage import gaussian_filter
 from torch.nn.functional import normalize
 
 from ..training.cached_features import extract_features
-from ..training.learner import image_batch, is_frozen
+from ..training.feature_store import feature_blocks
+from ..training.image_loader import image_batch, test_images
+from ..training.learner import is_frozen
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -101,10 +103,10 @@ def embed_images(learn: Learner, tracks: pd.DataFrame) -> torch.Tensor:
     parts = []
     with torch.inference_mode():
         if is_frozen(learn):
-            features = torch.from_numpy(extract_features(learn, tracks))
-            parts.append(head[:-1](features.to(device)))
+            for features in feature_blocks(extract_features(learn, tracks)):
+                parts.append(head[:-1](features.to(device)))
         else:
-            for (batch,) in learn.dls.test_dl(tracks, num_workers=0):
+            for (batch,) in test_images(learn, tracks):
                 parts.append(head[:-1](backbone(batch.to(device))))
     return normalize(torch.cat([torch.Tensor(part) for part in parts]).float()).cpu()
 

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from ..data.audio import AudioError, encode_mp3
+from ..data.image_files import image_exists, read_image
 from ..data.mel_settings import MelSettings
 from ..data.table import probabilities
 from ..features.images import load_center
@@ -112,8 +113,8 @@ def image_png(clip: pd.Series, settings: MelSettings) -> bytes:
 
 def _image(clip: pd.Series, settings: MelSettings) -> Image.Image | None:
     file = clip.get("image")
-    if isinstance(file, str) and os.path.exists(file):
-        image = Image.open(file)
+    if isinstance(file, str) and image_exists(file):
+        image = Image.open(io.BytesIO(read_image(file)))
     elif sound_state(clip) == "available":
         image = Image.fromarray(melspectrogram_image(load_center(clip["path"], settings), settings))
     else:

@@ -7,12 +7,16 @@ two recordings do not.
 
 from __future__ import annotations
 
+import io
+
 import joblib
 import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from .image_files import read_image
 
 DUPLICATE_CORRELATION = 0.78
 """Correlation above which two images are the same recording.
@@ -58,7 +62,7 @@ def find_duplicates(tracks: pd.DataFrame) -> pd.DataFrame:
 
 def _fingerprint(image):
     """A reduced image without the mean of each band [shape=(bands * columns,)], of norm 1."""
-    with Image.open(image) as opened:
+    with Image.open(io.BytesIO(read_image(image))) as opened:
         small = np.asarray(
             opened.resize((_COLUMNS, _BANDS), Image.Resampling.BOX), dtype=np.float32
         )

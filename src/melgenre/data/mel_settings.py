@@ -6,6 +6,7 @@ networks were trained on, so a network receives a whole 30 s clip, neither resiz
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -16,9 +17,10 @@ from typing import Any
 
 from ..errors import MelgenreError
 from ..files import atomic_write, read_json
-from ..paths import as_path
+from ..paths import as_path, is_url
 from ..text import printable, short
 from .audio import SAMPLE_RATE
+from .image_files import read_image, shard_row
 
 SETTINGS_FILE = "mel_settings.json"
 BOUNDS = {
@@ -180,6 +182,15 @@ def save_settings(settings: MelSettings, folder: str | Path) -> None:
         part.write_text(json.dumps(asdict(settings), indent=2) + "\n")
 
 
+def settle_settings(settings: MelSettings, folder: str | Path) -> None:
+    """Save the settings in a new folder of images, or raise `ImageError` if it has others."""
+    earlier = load_settings(folder)
+    if earlier is None:
+        save_settings(settings, folder)
+    else:
+        settings.check_same(earlier, f"The folder of images {as_path(folder).name}")
+
+
 def load_settings(folder: str | Path) -> MelSettings | None:
     """The settings saved in a folder of images, or None if there are none.
 
@@ -203,14 +214,17 @@ def load_settings(folder: str | Path) -> MelSettings | None:
 def image_settings(image: str | Path) -> MelSettings:
     """The settings saved beside an image's genre folder; the defaults if there are none.
 
-    The image can be in folders of an artist and an album inside the genre's folder.
+    The image can be in folders of an artist and an album inside the genre's folder. Those of an
+    image in a shard are saved beside the shard.
 
     Raises
     ------
     ImageError
         If the file of settings is damaged.
     """
-    return next(filter(None, map(load_settings, as_path(image).parents[1:4])), MelSettings())
+    shard = shard_row(image)
+    folders = as_path(image).parents[1:4] if shard is None else [as_path(shard[0]).parent]
+    return next(filter(None, map(load_settings, folders)), MelSettings())
 
 
 def settings_of(images: Iterable[str]) -> dict[str, MelSettings]:
@@ -243,11 +257,9 @@ def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
         settings.check_same(saved, name)
     try:
         # Pillow warns of images that are very large; their size is checked below.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            as_path(path).open("rb") as opened,
-            Image.open(opened, formats=["PNG"]) as image,
-        ):
+        whole = shard_row(path) is not None or is_url(path)
+        file = io.BytesIO(read_image(path)) if whole else path
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as image:
             found = (image.mode, image.width, image.height)
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise ImageError(f"{name}: not readable as an image. Make it again.") from error
@@ -257,3 +269,17 @@ def check_image(path: str | Path, settings: MelSettings | None = None) -> None:
             f"{saved.columns} x {saved.n_mels} of mode L (8-bit grey). It was made with other "
             "settings: make it again from its sound."
         )
+
+
+def check_images(images: Iterable[str | Path], settings: MelSettings) -> None:
+    """Raise `ImageError` unless all images have these settings.
+
+    Of a shard only the first image is checked, since a shard is written as a whole.
+    """
+    checked = set()
+    for image in images:
+        shard = shard_row(image)
+        if shard is None or shard[0] not in checked:
+            check_image(image, settings)
+        if shard is not None:
+            checked.add(shard[0])

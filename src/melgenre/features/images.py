@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -16,10 +17,9 @@ from ..data.audio import AudioError, audio_duration, load_audio
 from ..data.mel_settings import (
     ImageError,
     MelSettings,
-    load_settings,
-    save_settings,
     settings_of,
     settings_suffix,
+    settle_settings,
 )
 from ..data.recording import audio_errors, display_name, fetched
 from ..files import atomic_write, locked, project_folder, sweep
@@ -123,11 +123,7 @@ def extract_melspectrograms(
     ready = _ready_images(tracks, settings)
     records_file = folder / RECORDS_FILE if shard is None else shard.file(folder / RECORDS_FILE)
     with locked(records_file):
-        earlier = load_settings(folder)
-        if earlier is None:
-            save_settings(settings, folder)
-        else:
-            settings.check_same(earlier, f"The folder of images {folder.name}")
+        settle_settings(settings, folder)
         files = [
             _image_file(folder, genre, track)
             for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
@@ -184,7 +180,7 @@ def _make_missing(tracks, records_file, settings, progress):
     start = len(str(folder)) + 1
     paths, images = tracks["path"].tolist(), tracks["image"].tolist()
     todo, keys, sources = [], [], []
-    rows = zip(paths, images, stamps(images), _sources(paths, folder), strict=True)
+    rows = zip(paths, images, stamps(images), sources_of(paths, folder), strict=True)
     for path, image, stamp, source in rows:
         key = Path(image[start:]).as_posix()
         if not stamp or (source is not None and source != records.get(key)):
@@ -213,7 +209,7 @@ def _make_missing(tracks, records_file, settings, progress):
     return [(names[row], reasons[row]) for row in sorted(reasons)]
 
 
-def _sources(paths, folder):
+def sources_of(paths, folder):
     """What each image is made from: the recording below the folder of images, its size and its
     time; None without a recording."""
 
@@ -260,26 +256,17 @@ def _write_records(file, records):
 
 def _make_image(path, target, settings):
     """Write one image; returns None, or the reason why it could not be made."""
-    from PIL import Image
-
-    if path is None:
-        return "neither an image nor sound."
-    try:
-        image = melspectrogram_image(load_center(path, settings), settings)
-    except StoreError:
-        raise
-    except Exception as error:  # decoders fail in many ways, and one file must not end the run
-        with suppress(OSError):
-            as_path(target).unlink(missing_ok=True)  # an earlier image, whose sound is gone
-        if isinstance(error, AudioError):
-            return error.reason
-        return f"cannot be turned into an image ({type(error).__name__}). Convert it to wav."
+    png, reason = make_png(path, settings)
+    if reason is not None:
+        if path is not None:
+            with suppress(OSError):
+                as_path(target).unlink(missing_ok=True)  # an earlier image, whose sound is gone
+        return reason
     try:
         if not is_url(target):
             Path(target).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as part:
-            # Half the time of the default strategy of compression, for files of the same size.
-            Image.fromarray(image).save(part, format="PNG", compress_type=zlib.Z_RLE)
+            part.write_bytes(png)
     except StoreError:
         raise
     except OSError as error:
@@ -289,3 +276,32 @@ def _make_image(path, target, settings):
             "another folder, and run this again: it resumes."
         ) from error
     return None
+
+
+def make_png(path: str | Path | None, settings: MelSettings) -> tuple[bytes, str | None]:
+    """The mel-spectrogram of a recording as a PNG.
+
+    Returns
+    -------
+    png : bytes
+        Empty if it cannot be made.
+    reason : str or None
+        Why it cannot be made.
+    """
+    from PIL import Image
+
+    if path is None:
+        return b"", "neither an image nor sound."
+    try:
+        image = melspectrogram_image(load_center(path, settings), settings)
+    except AudioError as error:
+        return b"", error.reason
+    except StoreError:
+        raise
+    except Exception as error:  # decoders fail in many ways, and one file must not end the run
+        kind = type(error).__name__
+        return b"", f"cannot be turned into an image ({kind}). Convert it to wav."
+    png = io.BytesIO()
+    # Half the time of the default strategy of compression, for files of the same size.
+    Image.fromarray(image).save(png, format="PNG", compress_type=zlib.Z_RLE)
+    return png.getvalue(), None

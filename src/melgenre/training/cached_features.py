@@ -6,8 +6,8 @@ They turn the training of a head from minutes into seconds.
 import hashlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
-from functools import lru_cache, partial
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,21 @@ import torch
 from fastai.vision.all import DataLoaders, Learner, TfmdDL, noop, set_seed
 from tqdm.auto import tqdm
 
+from ..data.image_files import image_key, shard_row
+from ..data.mel_settings import MelSettings, settings_suffix
 from ..errors import MelgenreWarning
-from ..files import atomic_write, locked, project_folder, sweep
+from ..files import project_folder
 from ..textures import JoinedBackbones
+from .feature_store import MOST_IN_MEMORY, FeatureStore, StoredFeatures, feature_blocks
+from .image_loader import test_images
 from .precision import feature_dtype, one_thread, precision_name
 
 SAVED_TOGETHER = 256
-"""Images after whose features the file is written: a killed run loses no more."""
+"""Images whose features are written at a time: a killed run loses no more."""
+
+
+VALIDATED_TOGETHER = 10_000
+"""Rows of features in a batch of the validation set."""
 
 
 def features_cache() -> Path:
@@ -33,10 +41,10 @@ def features_cache() -> Path:
 
 def extract_features(
     learn: Learner, tracks: pd.DataFrame, *, dtype: torch.dtype = torch.float32
-) -> np.ndarray:
+) -> np.ndarray | StoredFeatures:
     """Compute the body's features of every track's image, or read them from the cache.
 
-    There is one file per body, device and precision; the bodies of an ensemble have their own.
+    There is one folder per body, device and precision; the bodies of an ensemble have their own.
 
     Parameters
     ----------
@@ -50,42 +58,31 @@ def extract_features(
 
     Returns
     -------
-    np.ndarray [shape=(n, ...), dtype=float32]
+    np.ndarray or StoredFeatures [shape=(n, ...), dtype=float32]
+        More than `MOST_IN_MEMORY` bytes stay on disk, and their rows are read when indexed;
+        `feature_blocks` passes over either kind.
     """
     body, name = learn.model[0], learn.training_run.architecture
-    if not isinstance(body, JoinedBackbones):
-        return _extract_by(learn, body, name, tracks, dtype)
-    members = zip(body, name.split("+"), strict=True)
+    joined = isinstance(body, JoinedBackbones)
+    members = zip(body, name.split("+"), strict=True) if joined else [(body, name)]
     parts = [_extract_by(learn, member, name, tracks, dtype) for member, name in members]
-    return np.concatenate(parts, axis=1)
+    if any(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate([np.asarray(part) for part in parts], axis=1)
+    features = StoredFeatures([one for part in parts for one in part.parts])
+    return features[:] if features.nbytes <= MOST_IN_MEMORY else features
 
 
 def _extract_by(learn, body, name, tracks, dtype):
-    """The features of one body, cached under its name."""
+    """The features of one body, from the cache; in memory where the cache cannot be written."""
+    suffix = settings_suffix(MelSettings(**(learn.training_run.mel_settings or {})))
     computed_in = f"{learn.dls.device.type}-{precision_name(dtype)}"
-    file = features_cache() / f"{name}-{_digest(body)}-{computed_in}.npz"
-    with suppress(OSError):  # a read-only folder keeps what it has
-        file.parent.mkdir(parents=True, exist_ok=True)
-        sweep(file.parent)
-    keys = [hashlib.md5(Path(image).read_bytes()).hexdigest() for image in tracks["image"]]
-    cached = _load(file, _version(file))
-    new = tracks.assign(key=keys)[[key not in cached for key in keys]]
-    for start in range(0, len(new), SAVED_TOGETHER):
-        some = new.iloc[start : start + SAVED_TOGETHER]
-        computed = _compute(learn, body, some, dtype)
-        cached = _save(file, dict(zip(some["key"], computed, strict=True)))
-    # New and cached ones in the same order in memory, so that sums of them have the same bits.
-    return np.ascontiguousarray(np.stack([cached[key] for key in keys]))
-
-
-def _save(file, computed):
-    """Add features to a file of the cache; returns all of its features, as `_load`."""
-    with locked(file):  # another process may add to it at the same time
-        cached = {**_load(file, _version(file)), **computed}
-        keys, features = np.array(list(cached)), np.stack(list(cached.values()))
+    store = FeatureStore(features_cache() / f"{name}-{_digest(body)}{suffix}-{computed_in}")
+    keys = np.array([bytes.fromhex(image_key(image)) for image in tracks["image"]], "S16")
+    unsaved = {}
+    for rows in _missing_rows(store, keys, tracks["image"]):
+        computed = _compute(learn, body, tracks.iloc[rows], dtype)
         try:
-            with atomic_write(file) as part, part.open("wb") as opened:
-                np.savez(opened, images=keys, features=features)
+            store.append(keys[rows], computed)
         except OSError as error:
             warnings.warn(
                 f"The features cannot be cached ({error.strerror}). Training goes on, and the next "
@@ -93,33 +90,24 @@ def _save(file, computed):
                 MelgenreWarning,
                 stacklevel=4,
             )
-    return cached
+            unsaved.update(zip(keys[rows].tolist(), computed, strict=True))
+    found = store.find(keys)
+    if not unsaved:
+        return StoredFeatures([(store, found)])
+    features = np.empty((len(keys), *computed.shape[1:]), np.float32)
+    for row, key in enumerate(keys.tolist()):
+        in_memory = key in unsaved
+        features[row] = unsaved[key] if in_memory else StoredFeatures([(store, found)])[[row]][0]
+    return features
 
 
-def _version(file):
-    """What changes whenever a file is written."""
-    if not file.exists():
-        return None
-    status = file.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-@lru_cache(maxsize=1)
-def _load(file, _version):
-    """The features in a file of the cache, by the md5 of their image; none if it is damaged."""
-    if not file.exists():
-        return {}
-    try:
-        with np.load(file, allow_pickle=False) as cached:
-            return dict(zip(cached["images"].tolist(), cached["features"], strict=True))
-    except Exception as error:  # a damaged archive raises errors of any kind
-        warnings.warn(
-            f"The cached features in {file.name} are damaged ({type(error).__name__}) and are "
-            "computed again.",
-            MelgenreWarning,
-            stacklevel=3,
-        )
-        return {}
+def _missing_rows(store, keys, images):
+    """The rows of images without intact features, some at a time, in the order of the shards."""
+    missing = np.flatnonzero(store.find_intact(keys) < 0)
+    missing = missing[np.sort(np.unique(keys[missing], return_index=True)[1])]
+    ordered = sorted(missing, key=lambda row: shard_row(images.iloc[row]) or ("", 0))
+    for start in range(0, len(ordered), SAVED_TOGETHER):
+        yield ordered[start : start + SAVED_TOGETHER]
 
 
 def _compute(learn, body, tracks, dtype):
@@ -128,7 +116,7 @@ def _compute(learn, body, tracks, dtype):
     device = learn.dls.device.type
     # A CPU takes no longer for two at a time, and more would not fit its cache.
     bs = 2 if device == "cpu" else 32
-    batches = learn.dls.test_dl(tracks, num_workers=0, bs=bs)
+    batches = test_images(learn, tracks, bs=bs)
 
     def compute(batch):
         autocast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
@@ -155,20 +143,26 @@ def _digest(body):
     return digest.hexdigest()[:12]
 
 
-def tensor_dataloader(dl: TfmdDL, x: torch.Tensor, y: torch.Tensor, **changes: Any) -> TfmdDL:
-    """A DataLoader over in-memory tensors in place of the items of another one.
+def tensor_dataloader(
+    dl: TfmdDL, x: torch.Tensor | StoredFeatures, y: torch.Tensor, **changes: Any
+) -> TfmdDL:
+    """A DataLoader over tensors or features on disk in place of the items of another one.
 
     Parameters
     ----------
     dl
         Of n items.
-    x, y : torch.Tensor [shape=(n, ...), (n,)]
+    x, y : torch.Tensor or StoredFeatures [shape=(n, ...)], torch.Tensor [shape=(n,)]
         The inputs and the numbers of the genres.
     **changes
         As for fastai's `DataLoader.new`.
     """
     return dl.new(
-        create_item=noop, after_item=noop, do_batch=lambda rows: (x[rows], y[rows]), **changes
+        cls=TfmdDL,  # which shuffles all rows
+        create_item=noop,
+        after_item=noop,
+        do_batch=lambda rows: (torch.as_tensor(x[rows]), y[rows]),
+        **changes,
     )
 
 
@@ -179,28 +173,40 @@ def feature_dataloaders(learn: Learner) -> DataLoaders:
     ----------
     learn
         Of `melgenre.training.learner.genre_learner`.
+
+    Returns
+    -------
+    fastai.data.core.DataLoaders
+        The training set has its features in `train.x`, which may be on disk, and the numbers of
+        its genres in `train.y`.
     """
     numbers, device = learn.dls.vocab.o2i, learn.dls.device
     tables = [part.items for part in (learn.dls.train_ds, learn.dls.valid_ds)]
     dtype = feature_dtype(device.type)
-    features = [
-        torch.tensor(extract_features(learn, one, dtype=dtype), device=device) for one in tables
-    ]
+    features = [_on_device(extract_features(learn, one, dtype=dtype), device) for one in tables]
     genres = [torch.tensor(one["genre"].map(numbers).tolist(), device=device) for one in tables]
     # The same order whether the features were cached or not.
     set_seed(learn.training_run.seed, reproducible=True)
-    sizes = learn.dls.bs, len(genres[1])  # validate in one batch: it is quick
+    sizes = learn.dls.bs, min(len(genres[1]), VALIDATED_TOGETHER)
     loaders = [
         tensor_dataloader(dl, x, y, after_batch=noop, bs=size)
         for dl, x, y, size in zip(learn.dls.loaders, features, genres, sizes, strict=True)
     ]
+    loaders[0].x, loaders[0].y = features[0], genres[0]
     return DataLoaders(*loaders, device=device)
+
+
+def _on_device(features, device):
+    """Features in memory as a tensor on a device; those on disk as they are."""
+    on_disk = isinstance(features, StoredFeatures)
+    return features if on_disk else torch.tensor(features, device=device)
 
 
 def predict_features(learn: Learner, tracks: pd.DataFrame) -> torch.Tensor:
     """Probabilities [shape=(n, n_genres)] from cached features."""
-    features = torch.from_numpy(extract_features(learn, tracks))
     head = learn.model[1].eval()
+    device = next(head.parameters()).device
     with torch.inference_mode():
-        logits = head(features.to(next(head.parameters()).device))
+        blocks = feature_blocks(extract_features(learn, tracks))
+        logits = torch.cat([head(block.to(device)) for block in blocks])
     return logits.float().softmax(dim=1).cpu()

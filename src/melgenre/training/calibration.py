@@ -14,10 +14,16 @@ from torch.nn.functional import cross_entropy
 from ..heads import SoftVote, head_with_ood_score
 from ..inference.model_folder import FEWEST_CLIPS
 from .cached_features import extract_features
+from .feature_store import feature_blocks
+from .image_loader import test_images
 from .learner import is_frozen
 
 OOD_QUANTILE = 0.99
 """Share of the held-out clips whose out-of-distribution score is below the threshold."""
+
+
+CLIPS_TOGETHER = 2000
+"""Clips whose feature maps are in memory at a time."""
 
 
 def calibrate(learn: Learner) -> dict[str, Any]:
@@ -70,16 +76,25 @@ def fit_temperature(logits: torch.Tensor, genres: torch.Tensor) -> float:
 
 def logits_and_scores(learn: Learner, items: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [shape=(n, n_genres)] and out-of-distribution scores [shape=(n,)] of some clips."""
-    body, head = learn.model.eval()
+    head = learn.model[1].eval()
+    device = next(head.parameters()).device
     with torch.no_grad():
-        if is_frozen(learn):
-            features = torch.from_numpy(extract_features(learn, items))
-        else:
-            images = learn.dls.test_dl(items, num_workers=0)
-            features = torch.cat([torch.Tensor(body(batch)) for (batch,) in images])
-        device = next(head.parameters()).device
-        outputs = head_with_ood_score(head, features.float().to(device))
-    return tuple(part.cpu() for part in outputs)
+        outputs = [
+            head_with_ood_score(head, features.float().to(device))
+            for features in _features(learn, items)
+        ]
+    return tuple(torch.cat(part).cpu() for part in zip(*outputs, strict=True))
+
+
+def _features(learn, items):
+    """The body's features of some clips, block by block."""
+    if is_frozen(learn):
+        yield from feature_blocks(extract_features(learn, items))
+        return
+    body = learn.model[0].eval()
+    for start in range(0, len(items), CLIPS_TOGETHER):
+        images = test_images(learn, items.iloc[start : start + CLIPS_TOGETHER])
+        yield torch.cat([torch.Tensor(body(batch)) for (batch,) in images])
 
 
 def calibration_bins(confidence: np.ndarray, correct: np.ndarray, n_bins: int) -> pd.DataFrame:

@@ -10,21 +10,14 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ..data.splits import SplitError
+from .block_discriminant import COMPONENTS, FEWEST, FOLDS, fit_blocks
 from .calibration import fit_temperature
-
-COMPONENTS = 400
-"""Principal components that the discriminant uses; fewer where there are fewer clips."""
-
-FOLDS = 5
-"""Of the cross-validation that sets the scale of the logits."""
-
-FEWEST = 3
-"""Clips of a genre that takes part in that cross-validation."""
+from .feature_store import StoredFeatures
 
 
 def fit_discriminant(
     head: nn.Sequential,
-    features: torch.Tensor,
+    features: torch.Tensor | StoredFeatures,
     genres: torch.Tensor,
     *,
     shrinkage: float,
@@ -35,7 +28,8 @@ def fit_discriminant(
     There are more features than clips, so the features are standardised and projected to their
     principal components first. The three steps are linear: the statistics of the batch norm are the
     first, and the weights of the last layer are the product of the others. The method is that of
-    Friedman, "Regularized discriminant analysis" (1989), and scikit-learn computes it.
+    Friedman, "Regularized discriminant analysis" (1989), and scikit-learn computes it. For features
+    on disk, `melgenre.training.block_discriminant` computes the same.
 
     With almost as many components as clips a discriminant is overconfident, the more the fewer
     clips there are. So its logits are divided by the temperature that a cross-validation of the
@@ -45,7 +39,7 @@ def fit_discriminant(
     ----------
     head
         It ends with a batch norm and a linear layer, and is changed in place.
-    features : torch.Tensor [shape=(n, d)]
+    features : torch.Tensor or StoredFeatures [shape=(n, d)]
         Of a frozen body, for the training clips.
     genres : torch.Tensor [shape=(n,)]
         Numbers of the genres; each occurs.
@@ -67,8 +61,22 @@ def fit_discriminant(
             f"clips of {len(set(labels))} genres. Add some, or choose the recipe 'texture'."
         )
     *first, norm, last = head.eval()
+    if isinstance(features, StoredFeatures):
+        fitted = fit_blocks(nn.Sequential(*first), features, labels, shrinkage, balanced=balanced)
+    else:
+        with torch.no_grad():
+            x = nn.Sequential(*first)(features).cpu().numpy().astype("float64")
+        fitted = _fit(x, labels, shrinkage, balanced)
     with torch.no_grad():
-        x = nn.Sequential(*first)(features).cpu().numpy().astype("float64")
+        norm.weight.fill_(1)
+        norm.bias.fill_(0)
+        buffers = norm.running_mean, norm.running_var, last.weight, last.bias
+        for ours, values in zip(buffers, fitted, strict=True):
+            ours.copy_(torch.from_numpy(values))
+
+
+def _fit(x, labels, shrinkage, balanced):
+    """The mean and variance of the batch norm, and the weights and biases of the linear layer."""
     scaler = StandardScaler().fit(x)
     pca = PCA(min(COMPONENTS, len(x) - 1, x.shape[1]), svd_solver="full")
     components = pca.fit_transform(scaler.transform(x))
@@ -80,16 +88,7 @@ def fit_discriminant(
     coefficients, intercept = _per_genre(lda)
     weights = coefficients @ pca.components_ / temperature
     bias = intercept / temperature - weights @ pca.mean_
-    with torch.no_grad():
-        norm.weight.fill_(1)
-        norm.bias.fill_(0)
-        for ours, fitted in (
-            (norm.running_mean, scaler.mean_),
-            (norm.running_var, scaler.scale_**2),
-            (last.weight, weights),
-            (last.bias, bias),
-        ):
-            ours.copy_(torch.from_numpy(fitted))
+    return scaler.mean_, scaler.scale_**2, weights, bias
 
 
 def _temperature(lda, components, labels):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from fastai.vision.all import AdaptiveConcatPool2d, Learner, rank_distrib
+from fastai.vision.all import AdaptiveConcatPool2d, DataLoaders, Learner, TfmdDL, rank_distrib
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
@@ -146,6 +146,8 @@ def _prepared_for_export(learn: Learner, model: nn.Module) -> Iterator[None]:
     """Give the learner the network to export; the pickle holds neither tables nor our classes."""
     own = learn.model, learn.opt, learn.dls, learn.training_run
     learn.model, learn.opt, learn.training_run = model, None, None
+    plain = [dl.new(cls=TfmdDL) for dl in learn.dls.loaders]
+    learn.dls = DataLoaders(*plain, path=learn.dls.path, device=learn.dls.device)
     try:
         yield
     finally:

@@ -34,6 +34,9 @@ from .precision import (
 )
 from .recipes import FROM_SCRATCH, Recipe, get_recipe
 
+MOST_PRELOADED = 4 * 10**9
+"""Bytes of images that are loaded to the device before all layers are trained: 27,000 images."""
+
 
 def fit(learn: Learner) -> None:
     """Train by the learner's recipe.
@@ -42,9 +45,10 @@ def fit(learn: Learner) -> None:
     in `data/features`: the second training takes seconds. Recipes with `epochs` then train all
     layers, starting from this head, since a random head would damage the body (Kumar et al.,
     "Fine-tuning can distort pretrained features and underperform out-of-distribution", 2022). The
-    images are read once, stay on the device and are augmented there. The state after each epoch is
-    saved in `data/checkpoints` until the learner is exported (`discard_checkpoint`), and the same
-    training resumes from it. A network from scratch trains all layers throughout.
+    images are read once, stay on the device and are augmented there; more than `MOST_PRELOADED`
+    bytes of them are read in each epoch instead. The state after each epoch is saved in
+    `data/checkpoints` until the learner is exported (`discard_checkpoint`), and the same training
+    resumes from it. A network from scratch trains all layers throughout.
 
     The learner has the record of the last stage, so fastai's `learn.recorder.plot_loss()` works.
 
@@ -96,8 +100,13 @@ def _fit_head(learn):
     with one_thread():
         for head, kind in zip(heads, kinds * (len(heads) // len(kinds)), strict=True):
             if kind == "linear" and recipe.shrinkage is not None:
-                x, y = dls.train.do_batch(slice(None))
-                fit_discriminant(head, x, y, shrinkage=recipe.shrinkage, balanced=recipe.balanced)
+                fit_discriminant(
+                    head,
+                    dls.train.x,
+                    dls.train.y,
+                    shrinkage=recipe.shrinkage,
+                    balanced=recipe.balanced,
+                )
             else:
                 _train_head(learn, head, dls, recipe)
 
@@ -116,11 +125,17 @@ def _train_head(learn, head, dls, recipe):
 
 
 def _fit_all_layers(learn):
-    """Train all layers on preloaded images; returns the seconds of an earlier, interrupted run."""
+    """Train all layers; returns the seconds of an earlier, interrupted run.
+
+    The images are preloaded, or read in each epoch if they are too many.
+    """
     recipe = get_recipe(learn.training_run.recipe)
     checkpoint, from_files = Checkpoint(learn.training_run.checkpoint), learn.dls
     scratch = learn.training_run.weights == FROM_SCRATCH
-    learn.dls = DataLoaders(*map(_preload, from_files.loaders), device=from_files.device)
+    images = sum(dl.n for dl in from_files.loaders)
+    fits = images * from_files.train.do_item(0)[0].nbytes <= MOST_PRELOADED
+    load = _preload if fits else _stream
+    learn.dls = DataLoaders(*map(load, from_files.loaders), device=from_files.device)
     for name in () if scratch else recipe.augmentation:
         learn.dls.train.after_batch.add(AUGMENTATIONS[name]())
     try:
@@ -146,6 +161,11 @@ def _fine_tune(learn: Learner, recipe: Recipe) -> None:
         callbacks.append(BestEpoch(patience=max(5, recipe.epochs // 4)))
     rates = slice(recipe.lr / recipe.lr_ratio, recipe.lr)
     learn.fit_one_cycle(recipe.epochs, rates, pct_start=0.1, cbs=callbacks)
+
+
+def _stream(dl):
+    """A DataLoader with the same batches, from images that are read in each epoch."""
+    return dl.new(bs=process_batch_size(dl.bs))
 
 
 def _preload(dl):

@@ -9,10 +9,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import (
@@ -33,7 +31,8 @@ from fastai.vision.all import (
     vision_learner,
 )
 
-from ..data.mel_settings import MelSettings, check_image, image_settings
+from ..data.image_files import read_image
+from ..data.mel_settings import MelSettings, check_images, image_settings
 from ..data.splits import SplitError
 from ..data.table import probability_columns
 from ..errors import MelgenreWarning
@@ -49,6 +48,7 @@ from ..networks import (
 )
 from .cached_features import predict_features
 from .distributed import join_processes, predict_alone
+from .image_loader import ImageDataLoader, test_images
 from .recipes import FROM_SCRATCH, RecipeError, get_recipe
 
 DOWNLOAD_SECONDS = 20
@@ -98,19 +98,24 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
             f"which {len(valid - train)} are not in the training set. Split the tracks again."
         )
     settings = image_settings(used["image"].iloc[0])
-    for image in used["image"]:
-        check_image(image, settings)
+    check_images(used["image"], settings)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=sorted(train))),
         get_x=ColReader("image"),
         get_y=ColReader("genre"),
         splitter=ColSplitter("is_valid"),
         batch_tfms=Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
+        dl_type=ImageDataLoader,
     )
     n_train = int((~used["is_valid"]).sum())
     batch_size = min(batch_size, max(4, n_train // 8), n_train)
+    # fastai opens an image while it sets the transforms up, and cannot open one in a shard.
+    datasets = block.datasets(used.assign(image=read_image(used["image"].iloc[0])))
+    for part in datasets.tls:
+        part.items = used
+    transforms = {"after_item": block.item_tfms, "after_batch": block.batch_tfms}
     # An image takes a millisecond to read: worker processes would only take time to start.
-    return block.dataloaders(used, bs=batch_size, num_workers=0)
+    return datasets.dataloaders(bs=batch_size, num_workers=0, **transforms)
 
 
 def genre_learner(
@@ -289,7 +294,7 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     if is_frozen(learn):
         probabilities = predict_features(learn, tracks)
     else:
-        dl = predict_alone(learn.dls.test_dl(tracks, num_workers=0))
+        dl = predict_alone(test_images(learn, tracks))
         recorders = [one for one in learn.cbs if isinstance(one, Recorder)]
         # Without the recorder, which would lose its record of the training.
         with learn.no_bar(), learn.no_logging(), learn.removed_cbs(recorders):
@@ -302,27 +307,8 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
 
 
-def image_batch(learn: Learner, image: str | Path | np.ndarray) -> torch.Tensor:
-    """A batch of one image, prepared as the DataLoaders of the learner prepare it.
-
-    Parameters
-    ----------
-    image : str, Path or np.ndarray [shape=(n_mels, columns), dtype=uint8]
-
-    Returns
-    -------
-    torch.Tensor [shape=(1, 3, n_mels, columns)]
-    """
-    if isinstance(image, np.ndarray):
-        image = np.stack([image] * 3, axis=-1)
-    (batch,) = learn.dls.test_dl([image], num_workers=0, bs=1).one_batch()
-    return torch.Tensor(batch)  # a plain tensor: fastai's subclass slows down every operation
-
-
 def _check_settings(learn, tracks):
     """Raise `ImageError` unless all images have the settings that the learner was trained on."""
     run = getattr(learn, "training_run", None)
     if run is not None and run.mel_settings is not None:
-        settings = MelSettings(**run.mel_settings)
-        for image in tracks["image"]:
-            check_image(image, settings)
+        check_images(tracks["image"], MelSettings(**run.mel_settings))

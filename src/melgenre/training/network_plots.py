@@ -13,7 +13,8 @@ from torch import nn
 from ..data.mel_settings import MelSettings
 from ..heads import member_heads
 from ..textures import ArchitectureError, JoinedBackbones, TextureBackbone
-from .learner import image_batch, is_frozen
+from .image_loader import image_batch
+from .learner import is_frozen
 
 FILL = {"data": "#F2F2F2", "frozen": "#CDE4F3", "trained": "#FBE0C3"}
 """Colour of a box: of what is computed, and of the layers that compute it."""

@@ -15,7 +15,8 @@ from ..data.table import probabilities
 from ..errors import MelgenreError
 from ..heads import head_with_ood_score
 from .calibration import OOD_QUANTILE, calibrate, calibration_bins, logits_and_scores
-from .learner import image_batch, predict_tracks
+from .image_loader import image_batch
+from .learner import predict_tracks
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Of Okabe and Ito, "Color universal design" (2008): readers with colour blindness tell them apart.
