@@ -1,11 +1,11 @@
 """Music, images, CSVs and embeddings in an object store, which goes away for a time."""
 
-import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -48,6 +48,9 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
 """The door of the store: killed, it drops all connections and refuses new ones."""
 
 
+pause = time.sleep
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -69,10 +72,13 @@ class Store:
         self.door = subprocess.Popen(command)
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            with contextlib.suppress(OSError):
+            try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.door_port}", timeout=5).close()
                 return
-            time.sleep(0.1)
+            except urllib.error.HTTPError:  # an answer
+                return
+            except OSError:
+                pause(0.1)
         raise TimeoutError("the store does not answer")
 
     def kill(self):
@@ -190,7 +196,6 @@ def test_a_run_outlives_a_restart_of_the_store(classifier, bucket, store, songs,
             store.open()
         pause(seconds)
 
-    pause = time.sleep
     monkeypatch.setattr(GenreClassifier, "predict", predict)
     monkeypatch.setattr(paths.time, "sleep", wait)
     found = classify_folder(

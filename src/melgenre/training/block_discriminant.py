@@ -62,7 +62,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, x: np.ndarray, genres: np.ndarray, weights: np.ndarray) -> Self:
-        """The moments of clips x [shape=(n, d)] with the numbers and the weights of their genres."""
+        """The moments of clips x [shape=(n, d)], by their genres and the weights of these."""
         one_hot = np.diag(weights)[genres]
         return cls(one_hot.sum(axis=0), one_hot.T @ x, x.T @ (x * weights[genres][:, None]))
 
