@@ -41,7 +41,11 @@ def copy(source, target):
 with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
     while True:
         near, _ = server.accept()
-        far = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
+        try:
+            far = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
+        except OSError:  # the store has not started yet
+            near.close()
+            continue
         for one, other in ((near, far), (far, near)):
             threading.Thread(target=copy, args=(one, other), daemon=True).start()
 """
