@@ -20,7 +20,7 @@ AUDIO = re.compile(r'src="data:audio/(\w+);base64,([^"]+)"')
 FRAME = re.compile(r'<iframe srcdoc="([^"]*)"')
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # The order of the pages in docs/; others follow.
-DOCS = ["your_music", "gtzan_tracks", "reliability", "layout"]
+DOCS = ["your_music", "scale", "gtzan_tracks", "reliability", "layout"]
 
 BIBLIOGRAPHY = """# Bibliography
 
