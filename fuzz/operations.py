@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import itertools
 import json
 import os
 import tarfile
@@ -20,10 +21,12 @@ from melgenre.data.archives import unpack
 from melgenre.data.collection import find_tracks
 from melgenre.data.download import download
 from melgenre.data.mel_settings import MelSettings, check_image
+from melgenre.data.shards import find_shards, read_rows
 from melgenre.evaluation.metrics import evaluate
 from melgenre.evaluation.results import load_results, record_run
 from melgenre.evaluation.run import Run
 from melgenre.features.images import extract_melspectrograms
+from melgenre.features.shards import extract_shards
 from melgenre.inference.batch import classify_folder
 
 # All imports come before the fork, so that a kill hits the operation itself.
@@ -95,6 +98,23 @@ def extract():
 def check_images(folder):
     for image in (folder / "images").rglob("[!.]*.png"):
         check_image(image)
+
+
+def extract_in_shards():
+    from melgenre.features import shards
+
+    shards.MOST_TRACKS = 2
+    # The name of a collection has a hash of its path.
+    tracks = find_tracks("music").assign(collection="songs")
+    return lambda: extract_shards(tracks, "shards", progress=False)
+
+
+def check_shards(folder):
+    files = find_shards(folder / "shards").values()
+    for file in itertools.chain.from_iterable(found.values() for found in files):
+        for row, track in enumerate(read_rows(file)["track_id"].to_pylist()):
+            check_image(f"{file}#{row}")
+            assert (folder / "music" / f"{track}.wav").exists()
 
 
 def make_model(folder):
@@ -317,6 +337,7 @@ def training_content(path):
 
 OPERATIONS = {
     "extraction": Operation(extract, make_songs, check_images),
+    "shards": Operation(extract_in_shards, make_songs, check_shards),
     "folder CSV": Operation(classify, make_model),
     "download": Operation(download_file, check=check_download, serve=server),
     "unpack": Operation(unpack_archive, make_archive, check_unpacked),

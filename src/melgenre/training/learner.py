@@ -177,8 +177,7 @@ def genre_learner(
         if built_in:
             return genre_learner(dls, BUILT_IN, built_in, seed=seed)
         return genre_learner(dls, architecture, recipe, pretrained=False, seed=seed)
-    height, width = dls.one_batch()[0].shape[-2:]
-    check_input_size(architecture, learn.model, height, width)
+    check_input_size(architecture, learn.model, *_image_size(dls))
     weights = weights_source(architecture) if pretrained else FROM_SCRATCH
     learn.training_run = _new_run(dls, architecture, recipe, weights, seed)
     return learn
@@ -228,6 +227,15 @@ def adam(device: torch.device) -> Any:
     """torch's AdamW, in one kernel where the device has it: fastai's own takes twice as long."""
     fused = device.type in ("cpu", "cuda")
     return partial(OptimWrapper, opt=torch.optim.AdamW, fused=fused, eps=1e-5)
+
+
+def _image_size(dls):
+    """Height and width of the images."""
+    batch_size, dls.train.bs = dls.train.bs, 1  # a large batch would fill the memory
+    try:
+        return dls.one_batch()[0].shape[-2:]
+    finally:
+        dls.train.bs = batch_size
 
 
 def _new_run(dls, architecture, recipe, weights, seed):
