@@ -4,6 +4,8 @@ distributed_script.py TRACKS.csv FOLDER [killed]
 
 Each process writes what it ends with to `FOLDER/<rank>.json`. With `killed`, the model is exported,
 the same training starts again, and the last process is killed after its second epoch of all layers.
+Without it, two more trainings fail: one with another seed in each process, and one that the last
+process leaves. Their messages are in `FOLDER/errors.json`.
 """
 
 import hashlib
@@ -23,6 +25,7 @@ from melgenre.data.splits import held_out
 from melgenre.evaluation.metrics import evaluate
 from melgenre.networks import BUILT_IN
 from melgenre.training import checkpoint
+from melgenre.training.distributed import ProcessError
 from melgenre.training.export import export_learner
 from melgenre.training.fit import discard_checkpoint, fit
 from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
@@ -42,8 +45,16 @@ class KillLast(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(tracks, *callbacks):
-    learn = genre_learner(image_dataloaders(tracks), BUILT_IN, "fine-tune-texture@3")
+class LeaveLast(Callback):
+    """End the last process after its first epoch, without an error that a launcher could notice."""
+
+    def after_epoch(self):
+        if rank_distrib() == num_distrib() - 1:
+            os._exit(0)
+
+
+def train(tracks, *callbacks, seed=0):
+    learn = genre_learner(image_dataloaders(tracks), BUILT_IN, "fine-tune-texture@3", seed=seed)
     learn.add_cbs(callbacks)
     with learn.no_bar(), learn.no_logging():
         fit(learn)
@@ -86,6 +97,13 @@ def main(table, folder, *killed):
     (folder / f"{rank_distrib()}.json").write_text(json.dumps(found))
     if killed:
         train(tracks, KillLast())
+    errors = []
+    for callbacks, seed in ([], rank_distrib()), ([LeaveLast()], 0):
+        try:
+            train(tracks, *callbacks, seed=seed)
+        except ProcessError as error:
+            errors.append(str(error))
+    (folder / "errors.json").write_text(json.dumps(errors))
 
 
 if __name__ == "__main__":

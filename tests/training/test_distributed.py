@@ -47,13 +47,12 @@ def tiny(tmp_path_factory):
     return tracks, folder / "tracks.csv"
 
 
-def launch(home, *arguments, processes=2):
+def launch(home, *arguments):
     """Run the script as `accelerate launch` does on GPUs, but on a CPU."""
     script = [str(Path(__file__).with_name("distributed_script.py")), *map(str, arguments)]
-    options = ["--num_processes", str(processes), "--num_machines", "1"]
-    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else ["--cpu"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *several, *options, *script]
+    options = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    options += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, *script]
     changes = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "MELGENRE_BF16": "0"}
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, **changes, "MELGENRE_HOME": str(home), "PYTHONPATH": path}
@@ -79,7 +78,7 @@ def test_both_processes_end_with_the_same_network_and_the_same_metrics(trainings
     assert first["process"] != second["process"]
     for same in ("weights", "values", "steps", "tracks", "probabilities"):
         assert first[same] == second[same], same
-    # 45 images, 5 per batch of one process: three of each process, in 7 steps of 3 epochs.
+    # 45 images in batches of five: three of each process's 23, which are 7 steps per epoch.
     assert first["steps"] == 3 * (23 // 3)
     assert len(first["values"]) == 3
 
@@ -111,13 +110,20 @@ def test_one_model_is_exported_and_predicts_as_the_learner_did(trainings, tiny):
 @pytest.mark.slow
 def test_a_killed_process_ends_the_launch_and_the_training_resumes_with_the_same_weights(trainings):
     home, (killed, resumed), ((undisturbed, _), (first, second)) = trainings
-    assert killed.returncode != 0
+    assert killed.returncode == 1
     assert "Signal 9" in killed.stderr
     assert resumed.returncode == 0, resumed.stderr
     assert "An interrupted training resumes after epoch 2" in resumed.stderr
     assert first["weights"] == second["weights"] == undisturbed["weights"]
     assert first["values"] == undisturbed["values"]
-    assert not list((home / "data" / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_processes_that_differ_or_leave_end_the_training_with_a_sentence(trainings):
+    home, _, _ = trainings
+    differ, left = json.loads((home / "resumed" / "errors.json").read_text())
+    assert differ.startswith("The processes of this training differ in their images, network or")
+    assert left.startswith("Another process of this training has ended, so this one ends too.")
 
 
 def test_the_shares_of_a_batch_are_the_batch_and_never_one_image(monkeypatch):

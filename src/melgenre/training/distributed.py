@@ -67,6 +67,7 @@ def joint_training(learn: Learner) -> Iterator[None]:
     if num_distrib() <= 1:
         yield
         return
+    join_processes()
     if rank_distrib():
         learn.logger = noop
         learn.remove_cb(ProgressCallback)
