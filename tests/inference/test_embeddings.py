@@ -102,11 +102,12 @@ def test_an_interrupted_run_resumes(counting, songs, tmp_path, write_song, monke
     monkeypatch.setattr(counting, "embed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         embed_folder(counting, songs, file, progress=False)
-    assert load_embeddings(file).songs == ["a.wav"]
+    done = set(map(os.path.basename, load_embeddings(file).songs))
+    assert "a.wav" in done and "z.wav" not in done
     monkeypatch.setattr(counting, "embed", embed)
     counting.embedded.clear()
     assert len(embed_folder(counting, songs, file, progress=False).songs) == 3
-    assert sorted(counting.embedded) == ["broken.mp3", "z.wav", "Ж 'quoted'.flac"]
+    assert set(counting.embedded) == {"broken.mp3", "z.wav", "Ж 'quoted'.flac"} - done
 
 
 def test_the_file_is_written_while_the_run_goes_on(counting, songs, tmp_path, monkeypatch):

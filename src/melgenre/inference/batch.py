@@ -10,7 +10,7 @@ from ..data.audio import AudioError
 from ..data.table import probability_columns
 from ..errors import MelgenreError, extra_packages
 from ..parallel import parallel_map
-from ..paths import FoundFile, StoreError
+from ..paths import FoundFile, StoreError, as_path
 from ..shard import Shard
 from ..text import escape_control, printable
 from .classifier import GenreClassifier
@@ -71,7 +71,7 @@ def classify_folder(
     with extra_packages("train", "A table of songs"):
         import pandas as pd
     songs = list_songs(folder) if shard is None else shard.of(list_songs(folder))
-    rows = predict_songs(classifier, songs, file, progress=progress)
+    rows = list(predict_songs(classifier, songs, file, progress=progress))
     return pd.DataFrame(rows, columns=_columns(classifier))
 
 
@@ -181,7 +181,7 @@ def _classify(classifier, song):
     """The row of one song: its genre, or the reason why there is none."""
     row = {"song": song.name, "error": "", "modified": song.stamp, "model": classifier.fingerprint}
     try:
-        prediction = classifier.predict(song.path)
+        prediction = classifier.predict(as_path(song.path))
     except Exception as error:  # decoders raise errors of any kind
         return row | {"error": reason_of(error, song.name)}
     row |= {"genre": prediction.genre, "ood_score": round(prediction.ood_score, 3)}

@@ -147,7 +147,7 @@ def _add_unchanged(store, file, model, songs):
 def _embed(classifier, song):
     """The vector of one song, and why there is none."""
     try:
-        return classifier.embed(song.path), ""
+        return classifier.embed(as_path(song.path)), ""
     except Exception as error:  # decoders raise errors of any kind
         return None, reason_of(error, song.name)
 

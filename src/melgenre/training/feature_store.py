@@ -84,6 +84,7 @@ class FeatureStore:
 
     def append(self, keys: np.ndarray, features: np.ndarray) -> None:
         """Add rows [shape=(n, ...), dtype=float32]. Raises `OSError` if they cannot be written."""
+        features = np.ascontiguousarray(features)
         with locked(self.folder):  # another process may add to it at the same time
             if self.shape() != features.shape[1:]:
                 shutil.rmtree(self.folder, ignore_errors=True)
