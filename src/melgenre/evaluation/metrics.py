@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
+from ..data.genres import is_multi_label, one_row_per_genre
 from ..data.leaks import find_leaks
 from ..data.splits import held_out
 from ..data.table import probabilities
 from ..errors import MelgenreError
+from .multi_label import format_multi_label_score, multi_label_scores
 
 FEW_TRACKS = 50
 """An accuracy on fewer tracks is marked as a rough one."""
@@ -79,7 +81,9 @@ def evaluate(
     dict
         `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1`, `recall` per genre, `leaks`
         (numbers of artists, recordings and duplicates in more than one part; None without
-        `split`), `untested` (genres that the split has no test track of).
+        `split`), `untested` (genres that the split has no test track of). Of predictions of several
+        genres per song, the scores of `multi_label_scores` take the place of the accuracy, its
+        interval and the recall.
 
     Raises
     ------
@@ -89,7 +93,8 @@ def evaluate(
     """
     if predictions.empty:
         raise EvaluationError("No predictions, no accuracy: the split has no test track.")
-    missing = sorted(set(probabilities(predictions)) - set(predictions["genre"]))
+    true = one_row_per_genre(predictions)["genre"]
+    missing = sorted(set(probabilities(predictions)) - set(true))
     lost = sorted(set(missing) - _untested(split))
     if lost:
         raise EvaluationError(
@@ -99,18 +104,29 @@ def evaluate(
     leaks = None
     if split is not None:
         leaks = {kind: int(n) for kind, n in find_leaks(split)["kind"].value_counts().items()}
+    if is_multi_label(predictions):
+        scores = multi_label_scores(predictions, artist_groups(predictions))
+    else:
+        scores = _one_genre_scores(predictions)
+    return {
+        "protocol": protocol,
+        "tracks": int(predictions["track_id"].nunique()),
+        **scores,
+        "leaks": leaks,
+        "untested": missing,
+    }
+
+
+def _one_genre_scores(predictions):
+    """The scores of predictions of one genre per song."""
     low, high = bootstrap_ci(predictions)
     tested = sorted(set(predictions["genre"]))
     f1 = f1_score(predictions["genre"], predictions["predicted"], labels=tested, average="macro")
     return {
-        "protocol": protocol,
-        "tracks": int(predictions["track_id"].nunique()),
         "accuracy": round(float((predictions["genre"] == predictions["predicted"]).mean()), 4),
         "interval": [round(low, 4), round(high, 4)],
         "macro_f1": round(float(f1), 4),
         "recall": recall_by_genre(predictions).round(4).to_dict(),
-        "leaks": leaks,
-        "untested": missing,
     }
 
 
@@ -118,7 +134,8 @@ def _untested(split):
     """Genres without a test track, because their artists could not be separated."""
     if split is None or "split" not in split:
         return set()
-    return set(split["genre"]) - set(held_out(split)["genre"])
+    rows = one_row_per_genre(split)
+    return set(rows["genre"]) - set(held_out(rows)["genre"])
 
 
 def paired_permutation_test(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]:
@@ -176,11 +193,12 @@ def format_score(result: dict[str, Any]) -> str:
     >>> format_score(result)
     '70.0 % [60.0, 80.0] on 290 tracks (random)'
     """
-    low, high = (100 * bound for bound in result["interval"])
-    text = (
-        f"{100 * result['accuracy']:.1f} % [{low:.1f}, {high:.1f}] on {result['tracks']} tracks "
-        f"({result['protocol']})"
-    )
+    if "mean_average_precision" in result:
+        scores = format_multi_label_score(result)
+    else:
+        low, high = (100 * bound for bound in result["interval"])
+        scores = f"{100 * result['accuracy']:.1f} % [{low:.1f}, {high:.1f}]"
+    text = f"{scores} on {result['tracks']} tracks ({result['protocol']})"
     if result.get("untested"):
         text += f"; not tested: {', '.join(result['untested'])}"
     if result["tracks"] < FEW_TRACKS:
@@ -210,7 +228,17 @@ def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame [shape=(n_genres, n_genres)]
+
+    Raises
+    ------
+    EvaluationError
+        If tracks have several genres.
     """
+    if is_multi_label(predictions):
+        raise EvaluationError(
+            "A confusion matrix needs one genre per track, and these tracks have lists of genres. "
+            "The average precision per genre is in evaluate(predictions, protocol)."
+        )
     genres = class_names(predictions)
     counts = pd.crosstab(predictions["genre"], predictions["predicted"])
     return counts.reindex(index=genres, columns=genres, fill_value=0)
