@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 from ..data.audio import AUDIO_SUFFIXES, AudioError
-from ..data.table import probability_columns
+from ..data.table import SEPARATOR, probability_columns
 from ..errors import MelgenreError, MelgenreWarning, extra_packages
 from ..files import atomic_write, locked, sweep, walk
 from ..text import escape_control, path_text, printable, spreadsheet_plain, spreadsheet_safe
 from .classifier import GenreClassifier
 from .model_folder import ModelError
+from .prediction import UNSURE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,9 +91,10 @@ def classify_folder(
 
     Returns
     -------
-    One row per song: `song` (its path below the folder), `genre` (or "unsure"; empty if the song
-    cannot be used), `p_<genre>`, `ood_score`, `error` (why the song cannot be used, or empty),
-    `modified` (time and size of the file), `model` (the fingerprint of the model).
+    One row per song: `song` (its path below the folder), `genre` (several as in "rock; punk"; or
+    "unsure"; empty if the song cannot be used), `p_<genre>`, `ood_score`, `error` (why the song
+    cannot be used, or empty), `modified` (time and size of the file), `model` (the fingerprint of
+    the model).
 
     Raises
     ------
@@ -266,6 +268,7 @@ def _classify(classifier, name, song):
         prediction = classifier.predict(song)
     except Exception as error:  # decoders raise errors of any kind
         return row | {"error": reason_of(error, name)}
-    row |= {"genre": prediction.genre, "ood_score": round(prediction.ood_score, 3)}
+    genre = SEPARATOR.join(prediction.genres) or UNSURE
+    row |= {"genre": genre, "ood_score": round(prediction.ood_score, 3)}
     probabilities = (round(p, 4) for p in prediction.values())
     return row | dict(zip(probability_columns(prediction), probabilities, strict=True))

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ..errors import MelgenreWarning
 from ..files import atomic_write, locked, project_folder, sweep
 from ..textures import JoinedBackbones
+from .multi_label import genre_targets
 from .precision import feature_dtype, one_thread, precision_name
 
 SAVED_TOGETHER = 256
@@ -162,8 +163,8 @@ def tensor_dataloader(dl: TfmdDL, x: torch.Tensor, y: torch.Tensor, **changes: A
     ----------
     dl
         Of n items.
-    x, y : torch.Tensor [shape=(n, ...), (n,)]
-        The inputs and the numbers of the genres.
+    x, y : torch.Tensor [shape=(n, ...), (n,) or (n, n_genres)]
+        The inputs and the targets.
     **changes
         As for fastai's `DataLoader.new`.
     """
@@ -180,13 +181,13 @@ def feature_dataloaders(learn: Learner) -> DataLoaders:
     learn
         Of `melgenre.training.learner.genre_learner`.
     """
-    numbers, device = learn.dls.vocab.o2i, learn.dls.device
+    device = learn.dls.device
     tables = [part.items for part in (learn.dls.train_ds, learn.dls.valid_ds)]
     dtype = feature_dtype(device.type)
     features = [
         torch.tensor(extract_features(learn, one, dtype=dtype), device=device) for one in tables
     ]
-    genres = [torch.tensor(one["genre"].map(numbers).tolist(), device=device) for one in tables]
+    genres = [genre_targets(learn, one).to(device) for one in tables]
     # The same order whether the features were cached or not.
     set_seed(learn.training_run.seed, reproducible=True)
     sizes = learn.dls.bs, len(genres[1])  # validate in one batch: it is quick
@@ -203,4 +204,4 @@ def predict_features(learn: Learner, tracks: pd.DataFrame) -> torch.Tensor:
     head = learn.model[1].eval()
     with torch.inference_mode():
         logits = head(features.to(next(head.parameters()).device))
-    return logits.float().softmax(dim=1).cpu()
+    return learn.loss_func.activation(logits.float()).cpu()

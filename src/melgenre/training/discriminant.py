@@ -1,10 +1,13 @@
 """A linear head in closed form: scaling, principal components and a linear discriminant."""
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -38,22 +41,19 @@ def fit_discriminant(
         It ends with a batch norm and a linear layer, and is changed in place.
     features : torch.Tensor [shape=(n, d)]
         Of a frozen body, for the training clips.
-    genres : torch.Tensor [shape=(n,)]
-        Numbers of the genres; each occurs.
+    genres : torch.Tensor [shape=(n,) or (n, n_genres)]
+        Numbers of the genres; or whether each clip has each genre, and then there is a discriminant
+        of each genre against the rest. Each genre occurs.
     shrinkage
         Between 0, the covariance of the clips, and 1, the same variance for all components.
 
     Raises
     ------
     SplitError
-        If there are no more clips than genres.
+        If there are no more clips than genres, or if all clips have a genre.
     """
-    labels = genres.cpu().numpy()
-    if len(labels) <= len(set(labels)):
-        raise SplitError(
-            f"A linear discriminant needs more than one clip of a genre; there are {len(labels)} "
-            f"clips of {len(set(labels))} genres. Add some, or choose the recipe 'texture'."
-        )
+    labels = genres.cpu().numpy().astype(int)
+    _check_labels(labels)
     *first, norm, last = head.eval()
     with torch.no_grad():
         x = nn.Sequential(*first)(features).cpu().numpy().astype("float64")
@@ -61,6 +61,8 @@ def fit_discriminant(
     pca = PCA(min(COMPONENTS, len(x) - 1, x.shape[1]), svd_solver="full")
     components = pca.fit_transform(scaler.transform(x))
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+    if labels.ndim == 2:
+        lda = OneVsRestClassifier(lda)
     lda.fit(components, labels)
     temperature = _temperature(lda, components, labels)
     coefficients, intercept = _per_genre(lda)
@@ -78,8 +80,25 @@ def fit_discriminant(
             ours.copy_(torch.from_numpy(fitted))
 
 
+def _check_labels(labels):
+    """Raise `SplitError` for labels that a discriminant cannot separate."""
+    n_genres = labels.shape[1] if labels.ndim == 2 else len(set(labels))
+    if len(labels) <= n_genres:
+        raise SplitError(
+            f"A linear discriminant needs more than one clip of a genre; there are {len(labels)} "
+            f"clips of {n_genres} genres. Add some, or choose the recipe 'texture'."
+        )
+    if labels.ndim == 2 and labels.all(axis=0).any():
+        raise SplitError(
+            "All training clips have one genre in common, and a linear discriminant needs clips "
+            "without it. Remove that genre, or choose the recipe 'texture'."
+        )
+
+
 def _temperature(lda, components, labels):
     """The temperature of logits for clips that a discriminant was not fitted on."""
+    if labels.ndim == 2:
+        return _temperature_of_several(lda, components, labels)
     folds = min(FOLDS, np.unique(labels, return_counts=True)[1].min())
     if folds < 3:  # too few clips to hold some out
         return 1.0
@@ -89,8 +108,22 @@ def _temperature(lda, components, labels):
     return fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))
 
 
+def _temperature_of_several(lda, components, labels):
+    """`_temperature` of clips of several genres."""
+    folds = KFold(min(FOLDS, len(labels)), shuffle=True, random_state=0)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # rare genres in no fold
+        logits = cross_val_predict(lda, components, labels, cv=folds, method="decision_function")
+    return fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))
+
+
 def _per_genre(lda):
     """The coefficients and intercepts of each genre."""
+    if isinstance(lda, OneVsRestClassifier):
+        fitted = lda.estimators_
+        return (
+            np.concatenate([one.coef_ for one in fitted]),
+            np.concatenate([one.intercept_ for one in fitted]),
+        )
     if len(lda.classes_) > 2:
         return lda.coef_, lda.intercept_
     # Of two genres scikit-learn gives the difference.

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import (
+    APScoreMulti,
+    BCEWithLogitsLossFlat,
     CategoryBlock,
     ColReader,
     ColSplitter,
@@ -24,6 +26,7 @@ from fastai.vision.all import (
     DataLoaders,
     ImageBlock,
     Learner,
+    MultiCategoryBlock,
     Normalize,
     OptimWrapper,
     Recorder,
@@ -33,6 +36,7 @@ from fastai.vision.all import (
     vision_learner,
 )
 
+from ..data.genres import genre_lists, is_multi_label, one_row_per_genre
 from ..data.mel_settings import MelSettings, check_image, image_settings
 from ..data.splits import SplitError
 from ..data.table import probability_columns
@@ -48,6 +52,7 @@ from ..networks import (
     weights_source,
 )
 from .cached_features import predict_features
+from .multi_label import is_multi_label_learner, predicted_lists
 from .recipes import FROM_SCRATCH, RECIPES, get_recipe
 
 DOWNLOAD_SECONDS = 20
@@ -69,7 +74,8 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     ----------
     tracks
         With `image`, `genre` and `split`: `train` for training, `valid` for monitoring. A split
-        without `valid` monitors `test`: its accuracy is shown, and nothing is chosen by it.
+        without `valid` monitors `test`: its accuracy is shown, and nothing is chosen by it. Where
+        `genre` is a list, the DataLoaders are multi-label.
     batch_size
         Smaller where that would leave fewer than eight batches per epoch.
 
@@ -88,7 +94,8 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     monitored = "valid" if (tracks["split"] == "valid").any() else "test"
     used = tracks[tracks["split"].isin(["train", monitored])]
     used = used.assign(is_valid=used["split"] == monitored)
-    train, valid = (set(used.loc[used["is_valid"] == part, "genre"]) for part in (False, True))
+    rows = one_row_per_genre(used)
+    train, valid = (set(rows.loc[rows["is_valid"] == part, "genre"]) for part in (False, True))
     if not train or not valid or valid - train:
         raise SplitError(
             f"The training set has {len(train)} genres and the validation set {len(valid)}, of "
@@ -97,8 +104,11 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     settings = image_settings(used["image"].iloc[0])
     for image in used["image"]:
         check_image(image, settings)
+    genres = CategoryBlock(vocab=sorted(train))
+    if is_multi_label(used):
+        genres, used = MultiCategoryBlock(vocab=sorted(train)), used.assign(genre=genre_lists(used))
     block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock(vocab=sorted(train))),
+        blocks=(ImageBlock, genres),
         get_x=ColReader("image"),
         get_y=ColReader("genre"),
         splitter=ColSplitter("is_valid"),
@@ -119,6 +129,9 @@ def genre_learner(
     seed: int = 0,
 ) -> Learner:
     """Make a fastai Learner for a recipe, with ImageNet weights if available.
+
+    Of multi-label DataLoaders its loss is the binary cross-entropy of each genre, and its metric
+    the average precision of all pairs of a song and a genre.
 
     Parameters
     ----------
@@ -176,11 +189,13 @@ def genre_learner(
 
 def _build(dls, architecture, recipe, *, pretrained):
     """The learner of a recipe, with its body frozen if it is pretrained."""
-    recipe = get_recipe(recipe)
+    recipe, multi_label = get_recipe(recipe), is_multi_label(dls.train_ds.items)
+    loss = CrossEntropyLossFlat(label_smoothing=recipe.smoothing)
     options = {
-        "loss_func": CrossEntropyLossFlat(label_smoothing=recipe.smoothing),
+        "loss_func": BCEWithLogitsLossFlat() if multi_label else loss,
         "opt_func": adam(dls.device),
-        "metrics": accuracy,
+        # The micro average: the macro average needs songs of every genre in the validation set.
+        "metrics": APScoreMulti(average="micro") if multi_label else accuracy,
         # Without `train_bn=False`, fastai would train the batch norms of a frozen body.
         "train_bn": not pretrained,
     }
@@ -189,7 +204,8 @@ def _build(dls, architecture, recipe, *, pretrained):
         learn = vision_learner(dls, network, pretrained=pretrained, normalize=False, **options)
     else:
         # fastai 2.8's `vision_learner` has a parameter `cut` and ignores it; so by its parts.
-        model = build_network(architecture, len(dls.vocab), recipe.body, pretrained=pretrained)
+        shape = architecture, len(dls.vocab), recipe.body
+        model = build_network(*shape, pretrained=pretrained, multi_label=multi_label)
         learn = Learner(dls, model, splitter=default_split, **options)
     # fastai moves the model when training begins; features are computed before that.
     learn.model.to(dls.device)
@@ -257,7 +273,9 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        The tracks with `predicted` and a probability `p_<genre>` per genre.
+        The tracks with `predicted` and a probability `p_<genre>` per genre. The probabilities of a
+        multi-label learner are independent of each other, and `predicted` is the sorted list of the
+        genres above their thresholds.
 
     Raises
     ------
@@ -276,7 +294,10 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     columns = pd.DataFrame(
         probabilities.numpy(), columns=probability_columns(genres), index=tracks.index
     )
-    predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
+    if is_multi_label_learner(learn):
+        predicted = predicted_lists(learn, probabilities)
+    else:
+        predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
     return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
 
 

@@ -12,22 +12,19 @@ from ..inference.model_folder import FEWEST_CLIPS
 CARD_TEXT = """
 # {architecture} for music genres
 
-Made with melgenre. The network predicts one of {n_genres} genres from the mel-spectrogram of thirty
+Made with melgenre. The network predicts {one_of} genres from the mel-spectrogram of thirty
 seconds of sound: {genres}.
 
 | | |
 | --- | --- |
-| accuracy | **{accuracy:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, on {tracks} tracks |
+| {metric} | **{value:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, on {tracks} tracks |{more}
 | protocol | {protocol} |
 | trained on | {train_tracks} tracks of {collection} |
 | recipe, seed | {recipe}, {seed} |
 | starting weights | {weights} |
 | temperature | {temperature}, fitted on {valid_tracks} tracks{how} |
 
-The interval is a bootstrap over artists, where they are known. The confusion matrix (rows: true
-genre, columns: predicted genre):
-
-{matrix}
+The interval is a bootstrap over artists, where they are known. {table}
 
 ## Intended use and limits
 
@@ -41,6 +38,18 @@ for decisions about people, payments or what is played.
 The starting weights ({weights}) come with their own terms: ImageNet's images are for research. The
 recordings that it was trained on belong to their owners, and none is in this folder.
 """
+
+CONFUSION = """The confusion matrix (rows: true
+genre, columns: predicted genre):
+
+{matrix}"""
+
+PER_GENRE = """A song has each genre whose
+probability reaches its threshold:
+
+| genre | average precision | threshold |
+| --- | --- | --- |
+{rows}"""
 
 
 def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
@@ -56,9 +65,11 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
         Of the test tracks.
     """
     training, result, calibration = config["training"], config["result"], config["calibration"]
+    several, n_genres = config["multi_label"], len(config["genres"])
+    metric = "mean average precision" if several else "accuracy"
     header = ModelCardData(
         model_name=config["architecture"],
-        eval_results=[_eval_result(training["collection"], result)],
+        eval_results=[_eval_result(training["collection"], result, metric)],
         library_name="melgenre",
         license="other",
         license_name="weights-of-their-origin",
@@ -68,9 +79,11 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     low, high = (100 * bound for bound in result["interval"])
     text = CARD_TEXT.format(
         architecture=config["architecture"],
-        n_genres=len(config["genres"]),
+        one_of=f"{'any' if several else 'one'} of {n_genres}",
         genres=", ".join(config["genres"]),
-        accuracy=100 * result["accuracy"],
+        metric=metric,
+        value=100 * result[_key(metric)],
+        more=_f1(result) if several else "",
         low=low,
         high=high,
         tracks=result["tracks"],
@@ -79,7 +92,7 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
         valid_tracks=calibration["tracks"],
         how=f" ({calibration['how']})" if "how" in calibration else "",
         limit=_limit(calibration),
-        matrix=_markdown(confusion_matrix(predictions)),
+        table=_per_genre(config) if several else _confusion(predictions),
         **{
             name: training[name]
             for name in ("train_tracks", "collection", "recipe", "seed", "weights")
@@ -88,8 +101,19 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     return f"---\n{header.to_yaml()}\n---\n{text}"
 
 
-def _eval_result(collection, result):
-    """The accuracy as an entry of the hub's `model-index`."""
+def _key(metric):
+    """The key of a metric in a result."""
+    return metric.replace(" ", "_")
+
+
+def _f1(result):
+    """A row of the card's table."""
+    micro, macro = (100 * result[f"{average}_f1"] for average in ("micro", "macro"))
+    return f"\n| F1 | {micro:.1f} % (micro average), {macro:.1f} % (macro average) |"
+
+
+def _eval_result(collection, result, metric):
+    """The metric as an entry of the hub's `model-index`."""
     low, high = result["interval"]
     return EvalResult(
         task_type="audio-classification",
@@ -99,9 +123,9 @@ def _eval_result(collection, result):
         dataset_config=result["protocol"],
         dataset_split="test",
         dataset_args={"tracks": result["tracks"]},
-        metric_type="accuracy",
-        metric_name=f"accuracy, 95 % interval {low:.3f} to {high:.3f}",
-        metric_value=result["accuracy"],
+        metric_type=_key(metric),
+        metric_name=f"{metric}, 95 % interval {low:.3f} to {high:.3f}",
+        metric_value=result[_key(metric)],
         metric_args={"interval": list(result["interval"])},
     )
 
@@ -125,10 +149,26 @@ def _limit(calibration):
     )
 
 
-def _markdown(counts):
+def _per_genre(config):
+    """The average precision and the threshold of each genre."""
+    tested, thresholds = config["result"]["average_precision"], config["calibration"]["thresholds"]
+    rows = (
+        f"| {_cell(genre)} | {f'{100 * tested[genre]:.1f} %' if genre in tested else 'not tested'} "
+        f"| {thresholds[genre]:.2f} |"
+        for genre in config["genres"]
+    )
+    return PER_GENRE.format(rows="\n".join(rows))
+
+
+def _cell(name):
+    return str(name).replace("|", "\\|")
+
+
+def _confusion(predictions):
     """A confusion matrix as a table in Markdown."""
-    names = [str(name).replace("|", "\\|") for name in counts.index]
+    counts = confusion_matrix(predictions)
+    names = [_cell(name) for name in counts.index]
     lines = ["| true \\ predicted | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for name, row in zip(names, counts.to_numpy().tolist(), strict=True):
         lines.append(f"| {name} | " + " | ".join(str(n) if n else "" for n in row) + " |")
-    return "\n".join(lines)
+    return CONFUSION.format(matrix="\n".join(lines))
