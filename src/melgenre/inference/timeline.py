@@ -94,12 +94,12 @@ def _plot_bands(timeline, edges, ax):
 
 def _plot_rows(timeline, edges, ax):
     """Probabilities that are independent of each other, as a heat map."""
-    rows = probabilities(timeline)
-    shown = rows[rows.max().sort_values(ascending=False, kind="stable").index[:MOST_ROWS]].T[::-1]
+    rows, unsure = probabilities(timeline), timeline["is_ood"].to_numpy()
+    highest = rows[~unsure | unsure.all()].max().sort_values(ascending=False, kind="stable")
+    shown = rows[highest.index[:MOST_ROWS]].T[::-1]
     heat = ax.pcolormesh(
         edges, np.arange(len(shown) + 1), shown, cmap="Blues", vmin=0, vmax=1, edgecolor="white"
     )
-    unsure = timeline["is_ood"].to_numpy()
     if unsure.any():
         _hatch_unsure(unsure, edges, len(shown), ax)
         ax.legend(loc="upper right", fontsize=8)
