@@ -149,7 +149,7 @@ def test_a_collection_of_one_genre_gets_a_sentence():
     with pytest.raises(SplitError, match="at least two are needed"):
         random_split(tracks)
     tracks = tracks.assign(artist_id="1", genre=[["jazz", "rock"], ["jazz"], ["rock"]])
-    with pytest.raises(SplitError, match="cannot be tested"):
+    with pytest.raises(SplitError, match="all of them are needed for training"):
         group_split(tracks)
     assert strictest_protocol(tracks) == "random"
 

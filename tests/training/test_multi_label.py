@@ -63,6 +63,7 @@ def model(run, tmp_path_factory):
     return export_learner(run, tmp_path_factory.mktemp("models") / "several")
 
 
+@pytest.mark.slow
 def test_the_learner_is_multi_label(run, tracks):
     learn = run.learner
     assert list(learn.dls.vocab) == sorted({genre for one in tracks["genre"] for genre in one})
@@ -73,6 +74,7 @@ def test_the_learner_is_multi_label(run, tracks):
     assert (learn.dls.valid_ds.items["split"] == "valid").all()
 
 
+@pytest.mark.slow
 def test_the_discriminant_learns_the_genres_and_the_run_is_evaluated(run):
     found = predict_tracks(run.learner, run.learner.dls.train_ds.items)
     assert (found["predicted"] == found["genre"]).mean() > 0.8
@@ -100,6 +102,7 @@ def test_the_exported_model_predicts_the_same_genres(run, model, backend):
         assert prediction.genre == prediction.genres[0]
 
 
+@pytest.mark.slow
 def test_a_loaded_learner_is_multi_label_and_starts_another_one(run, model, tracks, monkeypatch):
     learn, _ = load_exported(model)
     table = predict_tracks(learn, tracks)
@@ -115,6 +118,7 @@ def test_a_loaded_learner_is_multi_label_and_starts_another_one(run, model, trac
     assert texts.str.contains("; loud").any()
 
 
+@pytest.mark.slow
 def test_the_model_card_names_the_scores_and_the_thresholds(model):
     card = (model / "README.md").read_text()
     assert "| mean average precision | **" in card
@@ -139,6 +143,7 @@ def test_songs_of_a_folder_have_several_genres_in_the_table(model, tracks, tmp_p
         assert f"{genre}, {analysis.prediction[genre]:.0%}" in html
 
 
+@pytest.mark.slow
 def test_a_damaged_threshold_raises_a_model_error(model, tmp_path):
     config = json.loads((model / "config.json").read_text())
     config["format_version"] = 3  # without checksums
@@ -184,6 +189,7 @@ def test_an_ensemble_gives_the_mean_of_the_probabilities_of_each_genre():
     torch.testing.assert_close(halved(x), joined(x) / 2)
 
 
+@pytest.mark.slow
 def test_without_a_valid_part_every_threshold_is_a_half(tracks, tmp_path, monkeypatch):
     monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
     split = random_split(tracks).replace({"split": {"valid": "test"}})
@@ -201,12 +207,14 @@ def test_a_genre_of_the_validation_part_alone_gets_a_sentence(tracks):
         image_dataloaders(split)
 
 
+@pytest.mark.slow
 def test_the_reliability_of_all_pairs_is_plotted(run):
     ax = plot_reliability(run.learner)
     assert "validation clips" in ax.get_title()
     assert len(ax.get_legend().get_texts()) == 3
 
 
+@pytest.mark.slow
 def test_a_confusion_matrix_of_several_genres_gets_a_sentence(run):
     with pytest.raises(EvaluationError, match="needs one genre per track"):
         ConfusionBrowser(run.predictions)

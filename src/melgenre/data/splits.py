@@ -59,10 +59,7 @@ def random_split(tracks: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     unique = _one_row_per_track(tracks)
     if is_multi_label(unique):
-        part, untested = _draw_several_genres(unique, "track_id", seed)
-        if untested:
-            warnings.warn(_untested_note("few tracks", untested), MelgenreWarning, stacklevel=2)
-        return warn_leaks(tracks.assign(split=tracks["track_id"].map(part)))
+        return warn_leaks(_split_several_genres(tracks, unique, "track_id", seed))
     rng = np.random.default_rng(seed)
     split = pd.Series("train", index=unique["track_id"])
     for _, members in unique.groupby("genre"):
@@ -188,9 +185,9 @@ def group_split(tracks: pd.DataFrame, *, by: str = "artist_id", seed: int = 0) -
     """Split at random with every group in one part: 70 % train, 30 % test, nearly.
 
     With artists as groups this is the artist filter of Pampalk, Flexer and Widmer, "Improvements
-    of audio-based music similarity and genre classification" (2005). A genre of a single group
-    cannot be tested: it is trained on, and a warning names it. Where songs have several genres,
-    `stratify` draws 60 % train, 20 % valid and 20 % test.
+    of audio-based music similarity and genre classification" (2005). Where songs have several
+    genres, `stratify` draws 60 % train, 20 % valid and 20 % test. A genre of a single group
+    cannot be tested: it is trained on, and a warning names it.
 
     Parameters
     ----------
@@ -216,45 +213,22 @@ def group_split(tracks: pd.DataFrame, *, by: str = "artist_id", seed: int = 0) -
             "random_split, and name it beside the accuracy."
         )
     known = _one_row_per_track(tracks.dropna(subset=by), what=f"tracks with {by}")
-    part, untested = _draw_groups(known, by, seed)
+    if is_multi_label(known):
+        return warn_leaks(_split_several_genres(tracks, known, by, seed))
+    part, untested = _draw_groups(known, by, np.random.default_rng(seed))
     notes = []
     if unknown := tracks["track_id"].nunique() - len(known):
         notes.append(f"{unknown} tracks without {by} are left out.")
     if untested:
-        number = "few" if is_multi_label(known) else "one"
-        notes.append(_untested_note(f"{number} {by}", untested))
+        notes.append(f"Trained on but not tested, with one {by} each: {', '.join(untested)}.")
     if notes:
         warnings.warn(" ".join(notes), MelgenreWarning, stacklevel=2)
     return warn_leaks(tracks.assign(split=tracks[by].map(part)))
 
 
-def _untested_note(reason, untested):
-    return f"Trained on but not tested, with {reason} each: {', '.join(untested)}."
-
-
-def _draw_groups(known, by, seed):
+def _draw_groups(known, by, rng):
     """The part of each group, and the genres that no group could be spared of for testing."""
-    draw = _draw_several_genres if is_multi_label(known) else _draw_one_genre
-    part, untested = draw(known, by, seed)
-    if one_row_per_genre(known)["genre"].nunique() - len(untested) < 2:
-        raise SplitError(
-            f"Too few groups of {by}: {', '.join(untested)} cannot be tested, and two genres are "
-            "needed. Add tracks by others, or use random_split and name it beside the accuracy."
-        )
-    return part, untested
-
-
-def _draw_several_genres(known, by, seed):
-    """`_draw_groups` of songs of several genres."""
-    part = stratify(known, by, SHARES, seed=seed)
-    rows = one_row_per_genre(known)
-    tested = rows.loc[rows[by].map(part) == "test", "genre"]
-    return part, sorted(set(rows["genre"]) - set(tested))
-
-
-def _draw_one_genre(known, by, seed):
-    """`_draw_groups` of songs of one genre each."""
-    part, untested, rng = {}, [], np.random.default_rng(seed)
+    part, untested = {}, []
     # Genres of few groups first, while their groups are still free: a group can have two genres.
     for genre in known.groupby("genre")[by].nunique().sort_values(kind="stable").index:
         members = known[known["genre"] == genre]
@@ -272,7 +246,32 @@ def _draw_one_genre(known, by, seed):
             )
         if not filled:
             untested.append(genre)
+    if known["genre"].nunique() - len(untested) < 2:
+        raise SplitError(
+            f"Too few groups of {by}: {', '.join(untested)} cannot be tested, and two genres are "
+            "needed. Add tracks by others, or use random_split and name it beside the accuracy."
+        )
     return part, untested
+
+
+def _split_several_genres(tracks, known, by, seed):
+    """The tracks with `split`, drawn by `stratify`; warns of what is left out or not tested."""
+    part = stratify(known, by, SHARES, seed=seed)
+    rows = one_row_per_genre(known)
+    tested = set(rows.loc[rows[by].map(part) == "test", "genre"])
+    if not tested:
+        raise SplitError(
+            f"Too few groups of {by}: all of them are needed for training. Add tracks by others, "
+            "or use random_split and name it beside the result."
+        )
+    notes = []
+    if unknown := tracks["track_id"].nunique() - len(known):
+        notes.append(f"{unknown} tracks without {by} are left out.")
+    if untested := sorted(set(rows["genre"]) - tested):
+        notes.append(f"Trained on but not tested, with few {by} each: {', '.join(untested)}.")
+    if notes:
+        warnings.warn(" ".join(notes), MelgenreWarning, stacklevel=3)
+    return tracks.assign(split=tracks[by].map(part))
 
 
 def iter_folds(tracks: pd.DataFrame) -> Iterator[pd.DataFrame]:
