@@ -2,6 +2,9 @@
 
 import csv
 import json
+import shutil
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,10 @@ from fastai.vision.all import BCEWithLogitsLossFlat
 from hypothesis import given, settings, strategies as st
 from matplotlib.figure import Figure
 from torch import nn
+from typer.testing import CliRunner
 
 from melgenre.app.worker import _html
+from melgenre.cli import app
 from melgenre.confusion.browser import ConfusionBrowser
 from melgenre.data.genres import genre_matrix
 from melgenre.data.splits import SplitError, random_split
@@ -141,6 +146,35 @@ def test_songs_of_a_folder_have_several_genres_in_the_table(model, tracks, tmp_p
     html, _ = _html(analysis, "song")
     for genre in analysis.prediction.genres:
         assert f"{genre}, {analysis.prediction[genre]:.0%}" in html
+
+
+@pytest.mark.slow
+def test_the_commands_train_on_a_folder_and_print_all_genres_of_a_song(
+    tracks, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # the commands set it
+    music, model = tmp_path / "mine", tmp_path / "model"
+    rows = [("track_id", "genres")]
+    for number, (path, genres) in enumerate(zip(tracks["path"], tracks["genre"], strict=True)):
+        song = music / "all" / f"{number}{Path(path).suffix}"
+        song.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, song)
+        rows.append((f"all/{number}", ";".join(genres)))
+    with (music / "tracks.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    run = CliRunner().invoke
+    options = ["--out", str(model), "--architecture", BUILT_IN, "--quiet"]
+    trained = run(app, ["train", str(music), *options])
+    assert trained.exit_code == 0, trained.output
+    assert "Result:   mean average precision " in trained.output
+    assert "loud" in trained.output
+    song = str(next(music.rglob("0.*")))
+    genres = GenreClassifier.load(model).predict(song).genres
+    line = run(app, ["predict", song, "--model", str(model)]).stdout
+    assert line.startswith(", ".join(genres))
+    printed = json.loads(run(app, ["predict", song, "--json", "--model", str(model)]).stdout)
+    assert (printed["genre"], printed["genres"]) == (genres[0], genres)
 
 
 @pytest.mark.slow
