@@ -28,10 +28,11 @@ class Recipe:
     freeze_epochs, epochs
         Epochs with the body frozen, and epochs of all layers after them.
     smoothing
-        Label smoothing of the loss.
+        Label smoothing of the cross-entropy; where songs have several genres there is none.
     shrinkage
         Of the covariances, for linear heads that are fitted in closed form, by linear discriminant
-        analysis; None: all heads are trained by the optimiser.
+        analysis (of each genre against the rest, where songs have several); None: all heads are
+        trained by the optimiser.
     lr, lr_ratio
         Largest learning rate of the last layers once all layers are trained, and how many times
         smaller that of the first ones is.
