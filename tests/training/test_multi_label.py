@@ -25,6 +25,7 @@ from melgenre.data.table import probabilities, probability_columns
 from melgenre.evaluation.metrics import EvaluationError
 from melgenre.evaluation.multi_label import average_precision
 from melgenre.experiments import train_and_evaluate
+from melgenre.features.shards import extract_shards
 from melgenre.heads import join_heads
 from melgenre.inference.batch import classify_folder
 from melgenre.inference.classifier import GenreClassifier
@@ -32,12 +33,18 @@ from melgenre.inference.model_folder import ModelError, read_config
 from melgenre.inference.prediction import Prediction
 from melgenre.inference.timeline import plot_timeline
 from melgenre.networks import BUILT_IN
+from melgenre.training import cached_features, feature_store
 from melgenre.training.calibration import calibrate, calibrated_copy, fit_temperature
 from melgenre.training.discriminant import fit_discriminant
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported, load_split
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import (
+    genre_learner,
+    genre_weights,
+    image_dataloaders,
+    predict_tracks,
+)
 from melgenre.training.multi_label import best_thresholds, genre_targets
 from melgenre.training.plots import plot_reliability
 from melgenre.training.transfer import transfer_learner
@@ -221,6 +228,61 @@ def test_an_ensemble_gives_the_mean_of_the_probabilities_of_each_genre():
     torch.testing.assert_close(joined(x).sigmoid(), expected)
     halved = calibrated_copy(nn.Sequential(nn.Identity(), joined), 2.0)
     torch.testing.assert_close(halved(x), joined(x) / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["texture", "discriminant"])
+def test_heads_on_shards_and_features_on_disk_are_those_in_memory(
+    recipe, tracks, tmp_path, monkeypatch
+):
+    found = []
+    shards = extract_shards(tracks, tmp_path / "shards", progress=False)
+    split = random_split(shards)
+    files = split.assign(image=tracks.set_index("track_id")["image"][split["track_id"]].to_numpy())
+    for number, table in enumerate((files, split)):
+        if number:
+            monkeypatch.setattr(cached_features, "MOST_IN_MEMORY", 0)
+            monkeypatch.setattr(feature_store, "BLOCK_BYTES", 50_000)
+        monkeypatch.setenv("MELGENRE_HOME", str(tmp_path / str(number)))
+        learn = genre_learner(image_dataloaders(table), BUILT_IN, recipe)
+        with learn.no_bar(), learn.no_logging():
+            fit(learn)
+        found.append(predict_tracks(learn, table))
+    one, other = map(probabilities, found)
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_balanced_loss_weighs_the_songs_with_a_genre_as_much_as_those_without(
+    tracks, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MELGENRE_HOME", str(tmp_path))
+    dls = image_dataloaders(random_split(tracks))
+    learn = genre_learner(dls, BUILT_IN, "balanced-texture")
+    has = genre_matrix(dls.train_ds.items["genre"], dls.vocab)
+    weights = genre_weights(dls).numpy()
+    np.testing.assert_allclose(weights * has.sum(axis=0), (~has).sum(axis=0), rtol=1e-6)
+    logits = torch.zeros(has.shape)
+    expected = np.where(has, weights, 1).mean() * np.log(2)
+    assert learn.loss_func(logits, torch.tensor(has)).item() == pytest.approx(expected)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    found = predict_tracks(learn, learn.dls.train_ds.items)
+    assert (found["predicted"] == found["genre"]).mean() > 0.8
+
+
+def test_a_balanced_discriminant_gives_rare_genres_a_higher_probability():
+    rng = np.random.default_rng(0)
+    several = rng.random((200, 3)) < [0.5, 0.3, 0.05]
+    several[:2] = True
+    x = torch.tensor(rng.normal(size=(200, 10)) + several @ rng.normal(size=(3, 10))).float()
+    means = []
+    for balanced in (False, True):
+        head = torch.nn.Sequential(torch.nn.BatchNorm1d(10), torch.nn.Linear(10, 3))
+        fit_discriminant(head, x, torch.tensor(several), shrinkage=0.2, balanced=balanced)
+        means.append(head.eval()(x).sigmoid().mean(dim=0))
+    assert means[1][2] > 2 * means[0][2]
+    torch.testing.assert_close(means[1][0], means[0][0], atol=0.1, rtol=0)
 
 
 @pytest.mark.slow

@@ -50,13 +50,15 @@ def fit_discriminant(
     shrinkage
         Between 0, the covariance of the clips, and 1, the same variance for all components.
     balanced
-        The same prior for all genres, and so the same weight of their covariances. By default both
-        follow the number of clips.
+        The same prior for all genres (of several per clip: for a genre and the rest), and so the
+        same weight of their covariances. By default both follow the number of clips.
 
     Raises
     ------
     SplitError
         If there are no more clips than genres, or if all clips have a genre.
+    RecipeError
+        If clips of several genres on disk are to be balanced.
     """
     labels = genres.cpu().numpy().astype(int)
     _check_labels(labels)

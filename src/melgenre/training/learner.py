@@ -225,6 +225,7 @@ def _build(dls, architecture, recipe, *, pretrained):
 
 
 def _loss(dls, recipe, multi_label):
+    """The loss of a recipe."""
     weight = genre_weights(dls) if recipe.balanced else None
     if multi_label:
         return BCEWithLogitsLossFlat(pos_weight=weight)
@@ -234,14 +235,21 @@ def _loss(dls, recipe, multi_label):
 def genre_weights(dls: DataLoaders) -> torch.Tensor:
     """The weight of each genre in a balanced loss [shape=(n_genres,)], with a mean of 1 per track.
 
+    Where songs have several genres, it is that of the tracks with the genre, relative to those
+    without it: both weigh the same together.
+
     Parameters
     ----------
     dls
         Of `image_dataloaders`.
     """
-    genres = dls.train_ds.items["genre"]
+    items = dls.train_ds.items
+    genres = one_row_per_genre(items)["genre"]
     tracks = genres.value_counts().reindex(list(dls.vocab)).to_numpy()
-    weights = len(genres) / (len(tracks) * tracks)
+    if is_multi_label(items):
+        weights = (len(items) - tracks).clip(1) / tracks
+    else:
+        weights = len(genres) / (len(tracks) * tracks)
     return torch.tensor(weights, dtype=torch.float32, device=dls.device)
 
 

@@ -43,7 +43,8 @@ class Recipe:
     balanced
         Every genre weighs the same, however many tracks it has: the loss of a track is divided by
         the number of its genre's tracks (King and Zeng, "Logistic regression in rare events data",
-        2001), and a linear discriminant has the same prior for all genres.
+        2001), and a linear discriminant has the same prior for all genres. Where songs have several
+        genres, the tracks with a genre weigh as much as those without it.
     built_in
         The recipe for the backbone in the package, which is trained where the weights of a network
         cannot be downloaded.
