@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from os.path import isdir
 from pathlib import Path, PurePath
 from typing import Annotated
@@ -86,9 +87,10 @@ def predict(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict the genre of songs.
+    """Predict the genre of songs, or their genres.
 
-    Prints one line per song: genre, probability, file. The genre "unsure" means that the recording
+    Prints one line per song: genre, probability, file. A multi-label model predicts several genres,
+    and the probability is that of the first. The genre "unsure" means that the recording
     is out of distribution: unlike the training data. Exits with 3 if some recordings could not be
     used.
     """
@@ -138,27 +140,27 @@ def _songs_of(recordings, failed):
 
 def _line_of(row, classifier, as_json):
     """What is printed of one song."""
-    from .data.table import probability_columns
+    from .data.table import SEPARATOR, probability_columns
     from .inference.prediction import UNSURE
 
     columns = probability_columns(classifier.genres)
     probabilities = {
         genre: row[column] for genre, column in zip(classifier.genres, columns, strict=True)
     }
+    several = classifier.thresholds is not None
+    genres = row["genre"].split(SEPARATOR) if several else [row["genre"]]
     if as_json:
-        return _json_line(row, probabilities, classifier.caveats)
-    highest = "" if row["genre"] == UNSURE else f"{max(probabilities.values()):.0%}"
-    return escape_control(f"{row['genre']:12} {highest:>5}  {row['song']}")
+        named = {"genre": genres[0]}
+        if several:
+            named["genres"] = [] if genres == [UNSURE] else genres
+        return _json_line(row["song"], named, probabilities, classifier.caveats)
+    highest = "" if genres == [UNSURE] else f"{probabilities[genres[0]]:.0%}"
+    return escape_control(f"{', '.join(genres):12} {highest:>5}  {row['song']}")
 
 
-def _json_line(row, probabilities, caveats):
+def _json_line(song, genres, probabilities, caveats):
     """One song as JSON, with control characters escaped."""
-    line = {
-        "song": row["song"],
-        "genre": row["genre"],
-        "probabilities": probabilities,
-        "caveats": caveats,
-    }
+    line = {"song": song, **genres, "probabilities": probabilities, "caveats": caveats}
     text = json.dumps(line, ensure_ascii=False)
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -267,13 +269,15 @@ def train(
     """Train a network on a folder of genres, evaluate it, and export it.
 
     Artists are separated if the folders are <genre>/<artist>/…, or if a tracks.csv in the folder
-    names them. `accelerate launch -m melgenre train …` trains on several GPUs.
+    names them. Songs have several genres if the tracks.csv has a column genres, as in rock;punk.
+    `accelerate launch -m melgenre train …` trains on several GPUs.
     """
     with _errors_as_messages(), _printed_once():
         with extra_packages("train", "Training"):
             from fastai.vision.all import noop
 
             from .data.collection import describe_collection, load_collection
+            from .data.genres import is_multi_label
             from .data.protocols import strictest_protocol
             from .evaluation.metrics import format_score
             from .experiments import train_and_evaluate
@@ -289,13 +293,16 @@ def train(
         tracks = extract_melspectrograms(tracks, images, settings=settings, progress=not quiet)
         protocol = strictest_protocol(tracks)
         # fastai's own bar would fill a file that the output goes to.
-        log = noop if quiet else _print_epoch  # `noop` also hides the bar of the features
+        several = is_multi_label(tracks)
+        metric = "average precision" if several else "accuracy"
+        # `noop` also hides the bar of the features.
+        log = noop if quiet else partial(_print_epoch, metric)
         run = train_and_evaluate(tracks, protocol, architecture, recipe, seed, log=log)
         export_learner(run, out)
         print(f"Genres:   {listed(run.learner.dls.vocab)}")
         print(f"Split:    {protocol}, {run.train_tracks} training tracks")
-        print(f"Accuracy: {format_score(run.result)}")
-        print(_interpretation(protocol))
+        print(f"{'Result:  ' if several else 'Accuracy:'} {format_score(run.result)}")
+        print(_interpretation(protocol, "mean average precision" if several else "accuracy"))
         print(f"Exported to {out}: melgenre predict --model {out} SONG")
 
 
@@ -327,24 +334,24 @@ def _mel_settings(pairs):
     return checked_settings(values)
 
 
-def _print_epoch(record):
-    """One line per epoch: its number, both losses, the accuracy and its time."""
-    epoch, train, valid, accuracy, seconds = record
+def _print_epoch(name, record):
+    """One line per epoch: its number, both losses, the metric and its time."""
+    epoch, train, valid, metric, seconds = record
     print(
         f"epoch {epoch + 1:2}: training loss {train:.3f}, validation loss {valid:.3f}, "
-        f"accuracy {accuracy:.1%}, {seconds}",
+        f"{name} {metric:.1%}, {seconds}",
         flush=True,
     )
 
 
-def _interpretation(protocol):
-    """What an accuracy under a protocol means, in a sentence."""
+def _interpretation(protocol, metric):
+    """What a result under a protocol means, in a sentence."""
     if protocol == "random":
         return (
-            "The split is random: artists may be in both parts, and then the accuracy is "
+            f"The split is random: artists may be in both parts, and then the {metric} is "
             "optimistically biased. Put the songs into <genre>/<artist>/ to separate artists."
         )
-    return "No artist is in both parts: this is the accuracy on artists that are new to the model."
+    return f"No artist is in both parts: this is the {metric} on artists that are new to the model."
 
 
 @app.command("app")

@@ -43,31 +43,41 @@ class MemberHeads(nn.ModuleList):
 class SoftVote(nn.ModuleList):
     """The last layers of an ensemble's heads, and the mean of their probabilities."""
 
-    def __init__(self, layers: Sequence[nn.Linear]):
+    multi_label = False  # of the class: learners of earlier versions were saved without it
+
+    def __init__(self, layers: Sequence[nn.Linear], *, multi_label: bool = False):
         super().__init__(layers)
+        self.multi_label = multi_label
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Embeddings of all heads [shape=(batch, d)] -> logits [shape=(batch, n_genres)].
 
-        The softmax of these logits is the mean of the members' probabilities, as long as the
-        temperature is 1.
+        The softmax of these logits, or their sigmoid where songs have several genres, is the mean
+        of the members' probabilities, as long as the temperature is 1.
         """
         parts = embeddings.split([layer.in_features for layer in self], dim=1)
-        votes = [layer(part).softmax(dim=1) for layer, part in zip(self, parts, strict=True)]
+        logits = [layer(part) for layer, part in zip(self, parts, strict=True)]
+        if self.multi_label:
+            mean = torch.stack(logits).sigmoid().mean(dim=0)
+            return mean.logit(eps=1e-6) / self.temperature
+        votes = [one.softmax(dim=1) for one in logits]
         return torch.stack(votes).mean(dim=0).clamp(min=1e-12).log() / self.temperature
 
 
-def join_heads(heads: Sequence[nn.Sequential]) -> nn.Sequential:
+def join_heads(heads: Sequence[nn.Sequential], *, multi_label: bool = False) -> nn.Sequential:
     """One head that gives the mean of the probabilities of several.
 
     Parameters
     ----------
     heads
         Each on all features; the last layer of each gives its logits.
+    multi_label
+        Whether a song can have several genres.
     """
     return nn.Sequential(
-        MemberHeads([head[:-1] for head in heads]), SoftVote([head[-1] for head in heads])
+        MemberHeads([head[:-1] for head in heads]),
+        SoftVote([head[-1] for head in heads], multi_label=multi_label),
     )
 
 

@@ -93,10 +93,20 @@ class ImageClassifier(nn.Module):
         Made by `build_network`: a body and a head.
     mean, std
         Of the three channels; each channel is the grey image.
+    multi_label
+        Whether a song can have several genres: then each probability is a sigmoid of its own.
     """
 
-    def __init__(self, network: nn.Sequential, mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self,
+        network: nn.Sequential,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        multi_label: bool = False,
+    ):
         super().__init__()
+        self.multi_label = multi_label
         self.body, head = network
         self.head, self.last_layer = head[:-1], head[-1]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -119,11 +129,18 @@ class ImageClassifier(nn.Module):
         """
         features = self.body((images[:, None] - self.mean) / self.std)
         embedding, ood_score = head_with_ood_score(self.head, features)
-        return self.last_layer(embedding).softmax(dim=1), ood_score, embedding
+        logits = self.last_layer(embedding)
+        probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        return probabilities, ood_score, embedding
 
 
 def build_network(
-    name: str, n_genres: int, body: str = "whole", *, pretrained: bool = False
+    name: str,
+    n_genres: int,
+    body: str = "whole",
+    *,
+    pretrained: bool = False,
+    multi_label: bool = False,
 ) -> nn.Sequential:
     """A network for genres: the architecture's body and a head.
 
@@ -138,6 +155,8 @@ def build_network(
         heads on each backbone, and the mean of their probabilities.
     pretrained
         With ImageNet weights: downloaded once, or those of `BUILT_IN`.
+    multi_label
+        Whether a song can have several genres, for the vote of an ensemble.
 
     Returns
     -------
@@ -150,7 +169,7 @@ def build_network(
         If the name is unknown, or the network cannot be cut for textures.
     """
     if "+" in name or "+" in body:
-        return _joined_network(name.split("+"), n_genres, body.split("+"), pretrained)
+        return _joined_network(name.split("+"), n_genres, body.split("+"), pretrained, multi_label)
     if body != "whole":
         return _texture_network(name, n_genres, body, pretrained)
     architecture = get_architecture(name)
@@ -159,7 +178,7 @@ def build_network(
     return create_vision_model(architecture, n_genres, pretrained=pretrained)
 
 
-def _joined_network(names, n_genres, bodies, pretrained):
+def _joined_network(names, n_genres, bodies, pretrained, multi_label):
     """An ensemble: several backbones, and a head of each kind on each of them."""
     if "whole" in bodies:
         raise ArchitectureError(
@@ -177,7 +196,7 @@ def _joined_network(names, n_genres, bodies, pretrained):
             apply_init(head, nn.init.kaiming_normal_)
             heads.append(head)
         start += width
-    return nn.Sequential(JoinedBackbones(backbones), join_heads(heads))
+    return nn.Sequential(JoinedBackbones(backbones), join_heads(heads, multi_label=multi_label))
 
 
 def _texture_head(width, n_genres, body):

@@ -68,6 +68,18 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(shard_writer, "GROUP_ROWS", 3)
 
 
+def test_several_genres_per_song_are_lists_after_reading(songs, tmp_path, small_shards):
+    lists = [[genre, "loud"] if row % 2 else [genre] for row, genre in enumerate(songs["genre"])]
+    made = extract(songs.assign(genre=lists), tmp_path / "shards")
+    assert made["genre"].map(type).eq(list).all()
+    expected = dict(zip(songs["track_id"], map(sorted, lists), strict=True))
+    assert made["genre"].tolist() == [expected[track] for track in made["track_id"]]
+    before = written(tmp_path / "shards")
+    extract(songs.assign(genre=lists), tmp_path / "shards")
+    assert written(tmp_path / "shards") == before
+    assert load_shards(tmp_path / "shards")["genre"].tolist() == made["genre"].tolist()
+
+
 def test_shards_have_the_bytes_of_single_files(songs, tmp_path, small_shards):
     made = extract(songs, tmp_path / "shards")
     with pytest.warns(MelgenreWarning, match="skipped"):

@@ -11,6 +11,7 @@ from melgenre.heads import SignedRoot
 from melgenre.training import block_discriminant, feature_store
 from melgenre.training.discriminant import fit_discriminant
 from melgenre.training.feature_store import FeatureStore, StoredFeatures, feature_blocks
+from melgenre.training.recipes import RecipeError
 
 
 def keys_of(numbers):
@@ -128,6 +129,29 @@ def test_the_discriminant_by_blocks_is_that_of_scikit_learn(
         torch.testing.assert_close(ours, theirs)
     if n_genres > 2:  # of two genres, scikit-learn's logits differ from ours by a constant
         torch.testing.assert_close(by_blocks[2].weight, in_memory[2].weight, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rare", [9, 1])
+def test_the_discriminants_of_several_genres_by_blocks_are_those_of_scikit_learn(
+    tmp_path, monkeypatch, rare
+):
+    monkeypatch.setattr(block_discriminant, "BLOCK_BYTES", 4 * 30 * 13)
+    rng = np.random.default_rng(0)
+    several = rng.random((150, 4)) < [0.5, 0.3, 0.2, 0]
+    several[:rare, 3] = True  # a single clip is in no training part of its fold
+    x = (rng.normal(size=(150, 30)) + several @ rng.normal(size=(4, 30))).astype(np.float32)
+    store = FeatureStore(tmp_path / "body")
+    store.append(keys_of(range(150)), x)
+    stored, genres = StoredFeatures([(store, np.arange(150))]), torch.tensor(several)
+    in_memory, by_blocks = linear_head(30, 4), linear_head(30, 4)
+    fit_discriminant(in_memory, torch.tensor(x), genres, shrinkage=0.2)
+    fit_discriminant(by_blocks, stored, genres, shrinkage=0.2)
+    for ours, theirs in zip(
+        by_blocks.state_dict().values(), in_memory.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    with pytest.raises(RecipeError, match="Choose the recipe 'discriminant'"):
+        fit_discriminant(by_blocks, stored, genres, shrinkage=0.2, balanced=True)
 
 
 def test_too_many_features_for_a_covariance_get_a_sentence(tmp_path, monkeypatch):

@@ -264,20 +264,19 @@ def _heading_html(config, max_minutes, max_megabytes):
 
 
 def _accuracy_html(config):
-    """The accuracy of a model, if its config has it."""
+    """The accuracy of a model, or its mean average precision, if its config has it."""
+    name = "mean average precision" if config.get("multi_label") else "accuracy"
     try:
         result = config["result"]
-        tracks, accuracy = int(result["tracks"]), float(result["accuracy"])
+        tracks, value = int(result["tracks"]), float(result[name.replace(" ", "_")])
         protocol = escape(str(result["protocol"]))
     except (KeyError, TypeError, ValueError, OverflowError):
-        return "; its accuracy is not known"
-    return (
-        f"; on {tracks} test tracks ({protocol}) its accuracy is {accuracy:.0%}{_f1_text(result)}"
-    )
+        return f"; its {name} is not known"
+    return f"; on {tracks} test tracks ({protocol}) its {name} is {value:.0%}{_f1_text(result)}"
 
 
 def _f1_text(result):
-    """The macro F1 beside an accuracy, if the result has it."""
+    """The macro F1 beside another metric, if the result has it."""
     try:
         return f", its macro F1 {float(result['macro_f1']):.0%}"
     except (KeyError, TypeError, ValueError, OverflowError):

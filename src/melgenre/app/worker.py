@@ -204,8 +204,7 @@ def sentence(words: str, name: str = "", tag: str = "p") -> str:
 def _html(analysis: Analysis, name: str) -> tuple[str, str]:
     """The prediction as a table of probabilities, and the clickable timeline."""
     prediction = analysis.prediction
-    best = next(iter(prediction))
-    words = f"{best}, {prediction[best]:.0%}"
+    words = "; ".join(f"{genre}, {prediction[genre]:.0%}" for genre in prediction.genres)
     if prediction.is_ood:
         words = "unsure: unlike the music that the model was trained on"
     rows = "".join(

@@ -10,6 +10,7 @@ import pandas as pd
 from ..errors import MelgenreError, MelgenreWarning
 from ..files import atomic_write, locked, sweep
 from ..text import spreadsheet_plain, spreadsheet_safe
+from .genres import is_multi_label, split_genres
 
 LABELS = ("fine", "mislabelled", "corrupted", "duplicate")
 """The result of a review: the clip is kept as it is, or it has one of three faults."""
@@ -116,7 +117,8 @@ def save_annotation(
 def apply_annotations(tracks: pd.DataFrame, annotations: pd.DataFrame | str | Path) -> pd.DataFrame:
     """Correct a table of tracks by its annotations, before the tracks are split.
 
-    A mislabelled track gets its correct genre where that is known. Other mislabelled tracks,
+    A mislabelled track gets its correct genre where that is known; in a multi-label collection this
+    may be several, such as `punk; rock`. Other mislabelled tracks,
     corrupted tracks and duplicates are removed. Because a result on a corrected test set is not
     comparable with results on the original one, a `MelgenreWarning` gives the number of changes.
 
@@ -156,5 +158,7 @@ def apply_annotations(tracks: pd.DataFrame, annotations: pd.DataFrame | str | Pa
             MelgenreWarning,
             stacklevel=2,
         )
+    if is_multi_label(tracks):
+        correct = correct.map(split_genres, na_action="ignore")
     genre = tracks["genre"].where(~corrected, correct)
     return tracks.assign(genre=genre)[~removed].reset_index(drop=True)

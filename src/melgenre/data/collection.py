@@ -17,6 +17,7 @@ from ..text import listed
 from .archives import is_archive, unpack
 from .audio import AUDIO_SUFFIXES
 from .download import download
+from .genres import one_row_per_genre
 from .gtzan import verify_gtzan
 from .synthetic.collection import make_synthetic_collection
 from .tracks import CollectionWarning, find_tracks, path_hash
@@ -124,7 +125,8 @@ def describe_collection(tracks: pd.DataFrame) -> str:
     jazz       1        1               0
     rock       1        0               1
     """
-    by_genre, collection = tracks.groupby("genre"), tracks["collection"].iloc[0]
+    by_genre = one_row_per_genre(tracks).groupby("genre")
+    collection = tracks["collection"].iloc[0]
     line = (
         f"{collection}: {len(tracks)} tracks of {by_genre.ngroups} genres, "
         f"{tracks['path'].notna().sum()} with sound, {tracks['image'].notna().sum()} with an image."
@@ -152,7 +154,7 @@ def _warn_about_folder(tracks: pd.DataFrame) -> None:
     if skipped:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(skipped.items()))
         _warn(f"Files skipped, because they are not sound or are in no genre's folder: {kinds}.")
-    sizes = tracks.groupby("genre").size()
+    sizes = one_row_per_genre(tracks).groupby("genre").size()
     if len(sizes) == 1:
         _warn(
             f"All songs are in one folder, {sizes.index[0]!r}, so there is one genre. If the "

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 RESERVED = ("genre", "path", "image", "predicted", "collection", "split", "fold")
 """Columns that melgenre fills, beside the probabilities: a `tracks.csv` cannot set them."""
 
+TEXTS = ("track_id", "artist_id", "genres")
+"""Columns that are text, even where all their cells look like numbers."""
+
 LARGEST_TABLE = 100_000_000
 """In bytes, of a `tracks.csv`: a million tracks."""
 
@@ -89,7 +92,7 @@ def _read_table(content: bytes) -> pd.DataFrame:
     }
     with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # overlong rows
         names = pd.read_csv(io.StringIO(text), nrows=0, **options).columns
-        types = {name: str for name in names if name.strip() in ("track_id", "artist_id")}
+        types = {name: str for name in names if name.strip() in TEXTS}
         table = pd.read_csv(io.StringIO(text), dtype=types, **options)
     table = table.rename(columns=lambda column: str(column).strip())
     return table.loc[:, ~table.columns.duplicated()]

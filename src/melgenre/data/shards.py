@@ -39,7 +39,8 @@ def load_shards(folder: str | Path | UPath) -> pd.DataFrame:
     pd.DataFrame
         The columns of the table that was extracted, in the order of the shards, which is random
         but always the same. `image` is the address of each image, such as
-        `<folder>/images-00000-of-00128.parquet#17`; `path` is absolute.
+        `<folder>/images-00000-of-00128.parquet#17`; `path` is absolute; several genres per song are
+        lists.
 
     Raises
     ------
@@ -72,6 +73,9 @@ def load_files(folder: Path | UPath, files: Iterable[Path | UPath]) -> pd.DataFr
     # Whole numbers stay whole where some are missing.
     types = {pa.int64(): pd.Int64Dtype()}.get
     tracks = table.append_column("image", pa.chunked_array(images)).to_pandas(types_mapper=types)
+    for field in table.schema:
+        if pa.types.is_list(field.type):  # which pandas gets as arrays
+            tracks[field.name] = tracks[field.name].map(list, na_action="ignore")
     if "path" in tracks:
         tracks["path"] = tracks["path"].map(
             lambda path: path if is_url(path) else os.path.normpath(folder / path),

@@ -15,10 +15,19 @@ from sklearn.model_selection import StratifiedKFold
 
 from ..errors import MelgenreError, MelgenreWarning
 from ..text import listed
+from .genres import is_multi_label, one_row_per_genre
 from .leaks import warn_leaks
+from .stratification import stratify
 
 TEST_SHARE = 0.3
 """Share of each genre's tracks in the test part of a split that is drawn."""
+
+SHARES = {"train": 0.6, "test": 0.2, "valid": 0.2}
+"""Of a split that is drawn where songs have several genres: the thresholds are chosen on `valid`.
+
+The shares are those of Bogdanov et al., "The MTG-Jamendo dataset for automatic music tagging"
+(2019).
+"""
 
 FEWEST = 5
 """Tracks per genre and part that a published split needs: with fewer it is not that split."""
@@ -31,7 +40,8 @@ class SplitError(MelgenreError, ValueError):
 def random_split(tracks: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Split at random within each genre: 70 % train, 30 % test.
 
-    Most GTZAN papers use this split. Artists are not separated.
+    Most GTZAN papers use this split. Artists are not separated. Where songs have several genres,
+    `stratify` draws 60 % train, 20 % valid and 20 % test.
 
     Parameters
     ----------
@@ -49,6 +59,8 @@ def random_split(tracks: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         If there are fewer than two genres, or fewer than two tracks in one.
     """
     unique = _one_row_per_track(tracks)
+    if is_multi_label(unique):
+        return warn_leaks(_split_several_genres(tracks, unique, "track_id", seed))
     rng = np.random.default_rng(seed)
     split = pd.Series("train", index=unique["track_id"])
     for _, members in unique.groupby("genre"):
@@ -78,12 +90,16 @@ def random_folds(tracks: pd.DataFrame, *, n_folds: int = 10, seed: int = 0) -> p
         If there are fewer than two genres, or fewer tracks in one than folds.
     """
     unique = _one_row_per_track(tracks)
-    sizes = unique["genre"].value_counts()
+    sizes = one_row_per_genre(unique)["genre"].value_counts()
     if sizes.min() < n_folds:
         raise SplitError(
             f"Genre {sizes.idxmin()!r} has {sizes.min()} tracks, too few for one in each of "
             f"{n_folds} folds. Use random_split, or as many folds as it has tracks."
         )
+    if is_multi_label(unique):
+        shares = dict.fromkeys(range(1, n_folds + 1), 1 / n_folds)
+        fold = stratify(unique, "track_id", shares, seed=seed).astype(int)
+        return warn_leaks(tracks.assign(fold=tracks["track_id"].map(fold)))
     fold = pd.Series(0, index=unique["track_id"])
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(unique, unique["genre"])
     for number, (_, rows) in enumerate(folds, start=1):
@@ -170,7 +186,8 @@ def group_split(tracks: pd.DataFrame, *, by: str = "artist_id", seed: int = 0) -
     """Split at random with every group in one part: 70 % train, 30 % test, nearly.
 
     With artists as groups this is the artist filter of Pampalk, Flexer and Widmer, "Improvements
-    of audio-based music similarity and genre classification" (2005). A genre of a single group
+    of audio-based music similarity and genre classification" (2005). Where songs have several
+    genres, `stratify` draws 60 % train, 20 % valid and 20 % test. A genre of a single group
     cannot be tested, nor can one whose other groups are needed to train another genre: it is
     trained on, and a warning names it.
 
@@ -198,6 +215,8 @@ def group_split(tracks: pd.DataFrame, *, by: str = "artist_id", seed: int = 0) -
             "random_split, and name it beside the accuracy."
         )
     known = _one_row_per_track(tracks.dropna(subset=by), what=f"tracks with {by}")
+    if is_multi_label(known):
+        return warn_leaks(_split_several_genres(tracks, known, by, seed))
     part, untested = _draw_groups(known, by, np.random.default_rng(seed))
     notes = []
     if unknown := tracks["track_id"].nunique() - len(known):
@@ -237,6 +256,26 @@ def _draw_groups(known, by, rng):
     return part, untested
 
 
+def _split_several_genres(tracks, known, by, seed):
+    """The tracks with `split`, drawn by `stratify`; warns of what is left out or not tested."""
+    part = stratify(known, by, SHARES, seed=seed)
+    rows = one_row_per_genre(known)
+    tested = set(rows.loc[rows[by].map(part) == "test", "genre"])
+    if not tested:
+        raise SplitError(
+            f"Too few groups of {by}: all of them are needed for training. Add tracks by others, "
+            "or use random_split and name it beside the result."
+        )
+    notes = []
+    if unknown := tracks["track_id"].nunique() - len(known):
+        notes.append(f"{unknown} tracks without {by} are left out.")
+    if untested := sorted(set(rows["genre"]) - tested):
+        notes.append(f"Trained on but not tested, with few {by} each: {listed(untested)}.")
+    if notes:
+        warnings.warn(" ".join(notes), MelgenreWarning, stacklevel=3)
+    return tracks.assign(split=tracks[by].map(part))
+
+
 def iter_folds(tracks: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Iterate over folds as splits: one fold is `test`, the others are `train`.
 
@@ -267,7 +306,7 @@ def held_out(tracks: pd.DataFrame) -> pd.DataFrame:
 def _one_row_per_track(tracks, what="tracks"):
     """One row per track; raises for fewer than two genres, and for a genre with one track."""
     unique = tracks.drop_duplicates("track_id")
-    sizes = unique["genre"].value_counts()
+    sizes = one_row_per_genre(unique)["genre"].value_counts()
     if len(sizes) < 2:
         raise SplitError(
             f"The {what} have {len(sizes)} genre(s); at least two are needed. Add a folder for "
@@ -297,7 +336,8 @@ def _published_column(tracks, column, name):
 def _require_all_genres(tracks, n_parts):
     """The tracks; raises if too few of a genre are in one part of a published split."""
     part = "split" if "split" in tracks else "fold"
-    counts = pd.crosstab(tracks["genre"], tracks[part]).reindex(tracks["genre"].unique())
+    rows = one_row_per_genre(tracks)
+    counts = pd.crosstab(rows["genre"], rows[part]).reindex(rows["genre"].unique())
     fewest = (counts if counts.shape[1] == n_parts else 0 * counts).min(axis=1).fillna(0)
     if len(fewest) < 2 or fewest.min() < FEWEST:
         raise SplitError(

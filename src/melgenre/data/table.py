@@ -5,6 +5,9 @@ Nothing is imported here: a model that runs by ONNX Runtime uses it without pand
 
 PREFIX = "p_"
 
+SEPARATOR = "; "
+"""Between the genres of one song, in a cell of a CSV."""
+
 
 def probability_columns(genres):
     """The names of the columns that hold the probabilities of some genres.
@@ -46,3 +49,31 @@ def probabilities(table):
     """
     named = [column for column in table if str(column).startswith(PREFIX)]
     return table[named].rename(columns=lambda column: column.removeprefix(PREFIX))
+
+
+def genres_above(probabilities, thresholds):
+    """The genres of a multi-label prediction: those whose probability reaches their threshold.
+
+    Where none does, it is the most probable genre, because every song has one: the T-criterion of
+    Boutell et al., "Learning multi-label scene classification" (2004).
+
+    Parameters
+    ----------
+    probabilities, thresholds : dict of str to float
+        Of each genre.
+
+    Returns
+    -------
+    list of str
+        The most probable first.
+
+    Examples
+    --------
+    >>> thresholds = {"jazz": 0.2, "punk": 0.5, "rock": 0.5}
+    >>> genres_above({"jazz": 0.3, "punk": 0.4, "rock": 0.9}, thresholds)
+    ['rock', 'jazz']
+    >>> genres_above({"jazz": 0.1, "punk": 0.4, "rock": 0.3}, thresholds)
+    ['punk']
+    """
+    ranked = sorted(probabilities, key=probabilities.get, reverse=True)
+    return [genre for genre in ranked if probabilities[genre] >= thresholds[genre]] or ranked[:1]

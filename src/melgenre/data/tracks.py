@@ -21,6 +21,7 @@ from ..files import project_folder
 from ..paths import as_path, is_url, walk
 from ..text import printable
 from .audio import AUDIO_SUFFIXES
+from .genres import split_genres
 from .gtzan import gtzan_metadata
 from .mel_settings import ImageError, check_image
 from .metadata import CollectionError, user_metadata
@@ -48,8 +49,9 @@ def find_tracks(folder: str | Path | UPath) -> pd.DataFrame:
     Sound and images made earlier are found at any depth. The first folder below `folder` is the
     genre, except for the usual names in `WRAPPERS`; of songs that are deeper, the second is the
     artist and the third the album. A `tracks.csv` in the folder adds columns by `track_id`, such
-    as `artist_id`; it cannot change the columns that melgenre fills. GTZAN's tracks get their
-    published metadata.
+    as `artist_id`; it cannot change the columns that melgenre fills. Its column `genres`, such as
+    `rock;punk`, makes `genre` a list, in place of the folder's name: songs of several genres.
+    GTZAN's tracks get their published metadata.
 
     Parameters
     ----------
@@ -60,10 +62,10 @@ def find_tracks(folder: str | Path | UPath) -> pd.DataFrame:
     -------
     pd.DataFrame
         One row per track, sorted: `track_id` (the file below the collection, without its ending),
-        `genre`, `artist_id`, `path`, `image` (absolute; each of the last three is missing where
-        there is none), `collection`; `album` if folders name them; and for GTZAN `artist_fold`,
-        `fault_filtered_split`, `md5_wav`. `attrs["skipped"]` is a dict: for each file name ending,
-        the number of files that are not tracks.
+        `genre` (a name, or a sorted list of names), `artist_id`, `path`, `image` (absolute; each of
+        the last three is missing where there is none), `collection`; `album` if folders name them;
+        and for GTZAN `artist_fold`, `fault_filtered_split`, `md5_wav`. `attrs["skipped"]` is a
+        dict: for each file name ending, the number of files that are not tracks.
 
     Raises
     ------
@@ -102,11 +104,21 @@ def find_tracks(folder: str | Path | UPath) -> pd.DataFrame:
     if artists is not None:
         named = tracks.get("artist_id", artists)
         tracks["artist_id"] = named.where(named.notna(), artists)
+    if "genres" in tracks:
+        tracks["genre"] = _several_genres(tracks["genre"], tracks.pop("genres"))
     tracks["collection"] = "gtzan" if is_gtzan else _unique_name(folder)
     first = ["track_id", "genre", "artist_id", "path", "image", "collection"]
     tracks = tracks.reindex(columns=first + [c for c in tracks if c not in first])
     tracks.attrs["skipped"] = skipped
     return tracks
+
+
+def _several_genres(folders: pd.Series, texts: pd.Series) -> pd.Series:
+    """The genres that a `tracks.csv` names, as lists; that of the folder where it names none."""
+    if texts.isna().all():
+        return folders
+    named = texts.fillna("").map(split_genres)
+    return named.where(named.map(bool), folders.map(lambda folder: [folder]))
 
 
 def _unique_name(folder: Path) -> str:

@@ -24,6 +24,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from ..data.genres import is_multi_label
 from ..data.protocols import PROTOCOLS, apply_protocol
 from ..data.splits import SplitError, held_out, iter_folds
 from ..data.table import probability_columns
@@ -185,8 +186,18 @@ def run_fixed_features(
     -------
     Run
         Its predictions have no probabilities where the estimator has no `predict_proba`.
+
+    Raises
+    ------
+    EvaluationError
+        If tracks have several genres.
     """
     features = np.asarray(features)
+    if is_multi_label(tracks):
+        raise EvaluationError(
+            "Fixed features are evaluated on collections of one genre per track, and these tracks "
+            "have lists of genres. train_and_evaluate trains a network on them."
+        )
     split = apply_protocol(tracks, protocol, seed)
     predictions, started = [], time.perf_counter()
     for one in iter_folds(split.assign(row=range(len(split)))):

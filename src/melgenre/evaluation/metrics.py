@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
+from ..data.genres import is_multi_label, one_row_per_genre
 from ..data.leaks import find_leaks
 from ..data.splits import held_out
 from ..data.table import probabilities
 from ..errors import MelgenreError
 from ..text import listed
 from .bootstrap import artist_groups, bootstrap_ci, macro_f1_ci
+from .multi_label import format_multi_label_score, multi_label_scores
 
 FEW_TRACKS = 50
 """An accuracy on fewer tracks is marked as a rough one."""
@@ -58,7 +60,9 @@ def evaluate(
         `protocol`, `tracks`, `accuracy`, `interval` (95 %), `macro_f1` (mean F1 of
         the tested genres: a rare genre counts as much as a common one), `macro_f1_interval` (95 %),
         `recall` per genre, `leaks` (numbers of artists, recordings and duplicates in more than one
-        part; None without `split`), `untested` (genres that the split has no test track of).
+        part; None without `split`), `untested` (genres that the split has no test track of). Of
+        predictions of several genres per song, the scores of `multi_label_scores` take the place of
+        the accuracy, the macro F1, their intervals and the recall.
 
     Raises
     ------
@@ -68,7 +72,8 @@ def evaluate(
     """
     if predictions.empty:
         raise EvaluationError("No predictions, no accuracy: the split has no test track.")
-    missing = sorted(set(probabilities(predictions)) - set(predictions["genre"]))
+    true = one_row_per_genre(predictions)["genre"]
+    missing = sorted(set(probabilities(predictions)) - set(true))
     lost = sorted(set(missing) - _untested(split))
     if lost:
         raise EvaluationError(
@@ -78,17 +83,28 @@ def evaluate(
     leaks = None
     if split is not None:
         leaks = {kind: int(n) for kind, n in find_leaks(split)["kind"].value_counts().items()}
-    low, high = bootstrap_ci(predictions)
+    if is_multi_label(predictions):
+        scores = multi_label_scores(predictions, artist_groups(predictions))
+    else:
+        scores = _one_genre_scores(predictions)
     return {
         "protocol": protocol,
         "tracks": int(predictions["track_id"].nunique()),
+        **scores,
+        "leaks": leaks,
+        "untested": missing,
+    }
+
+
+def _one_genre_scores(predictions):
+    """The scores of predictions of one genre per song."""
+    low, high = bootstrap_ci(predictions)
+    return {
         "accuracy": round(float((predictions["genre"] == predictions["predicted"]).mean()), 4),
         "interval": [round(low, 4), round(high, 4)],
         "macro_f1": round(macro_f1(predictions), 4),
         "macro_f1_interval": [round(bound, 4) for bound in macro_f1_ci(predictions)],
         "recall": recall_by_genre(predictions).round(4).to_dict(),
-        "leaks": leaks,
-        "untested": missing,
     }
 
 
@@ -96,7 +112,8 @@ def _untested(split):
     """Genres without a test track, because their artists could not be separated."""
     if split is None or "split" not in split:
         return set()
-    return set(split["genre"]) - set(held_out(split)["genre"])
+    rows = one_row_per_genre(split)
+    return set(rows["genre"]) - set(held_out(rows)["genre"])
 
 
 def paired_permutation_test(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]:
@@ -156,10 +173,13 @@ def format_score(result: dict[str, Any]) -> str:
     >>> format_score(result | {"macro_f1": 0.5, "macro_f1_interval": [0.4, 0.6]})
     '70.0 % [60.0, 80.0], macro F1 50.0 % [40.0, 60.0], on 290 tracks (random)'
     """
-    text = format_percent(result["accuracy"], result["interval"])
-    if result.get("macro_f1") is not None:
-        f1 = format_percent(result["macro_f1"], result.get("macro_f1_interval"))
-        text += f", macro F1 {f1},"
+    if "mean_average_precision" in result:
+        text = format_multi_label_score(result)
+    else:
+        text = format_percent(result["accuracy"], result["interval"])
+        if result.get("macro_f1") is not None:
+            f1 = format_percent(result["macro_f1"], result.get("macro_f1_interval"))
+            text += f", macro F1 {f1},"
     text += f" on {result['tracks']} tracks ({result['protocol']})"
     if result.get("untested"):
         text += f"; not tested: {listed(result['untested'])}"
@@ -205,7 +225,17 @@ def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame [shape=(n_genres, n_genres)]
+
+    Raises
+    ------
+    EvaluationError
+        If tracks have several genres.
     """
+    if is_multi_label(predictions):
+        raise EvaluationError(
+            "A confusion matrix needs one genre per track, and these tracks have lists of genres. "
+            "The average precision per genre is in evaluate(predictions, protocol)."
+        )
     genres = class_names(predictions)
     counts = pd.crosstab(predictions["genre"], predictions["predicted"])
     return counts.reindex(index=genres, columns=genres, fill_value=0)

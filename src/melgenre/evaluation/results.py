@@ -51,7 +51,17 @@ def record_run(folder: str | Path, run: Run) -> None:
     ----------
     run
         With `result` and `predictions`.
+
+    Raises
+    ------
+    ResultsError
+        If the run predicts several genres per song: its lines would have no accuracy to compare.
     """
+    if "accuracy" not in run.result:
+        raise ResultsError(
+            "The results of this folder are accuracies, and a run of several genres per song has "
+            "none. Keep it by export_learner: its scores are in the model's README.md."
+        )
     folder = Path(folder)
     (folder / PREDICTIONS).mkdir(parents=True, exist_ok=True)
     sweep(folder)

@@ -46,6 +46,8 @@ class Run:
         The trained learner; None after a cross-validation, which has one per fold.
     checkpoint
         The file that an interrupted training resumes from.
+    thresholds
+        Of the probability of each genre, where a song can have several; None before the training.
     """
 
     model: str
@@ -66,8 +68,9 @@ class Run:
     predictions: pd.DataFrame | None = None
     learner: Learner | None = None
     checkpoint: Path | None = None
+    thresholds: dict[str, float] | None = None
 
     def provenance(self) -> dict[str, Any]:
         """What a result or an exported model must name: all but the result and what gave it."""
-        others = ("result", "predictions", "learner", "checkpoint")
+        others = ("result", "predictions", "learner", "checkpoint", "thresholds")
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in others}

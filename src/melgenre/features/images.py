@@ -161,7 +161,10 @@ def _ready_images(tracks, settings):
 
 def _image_file(folder, genre, track):
     """The file of a track's image; names that leave no room for `.png` are shortened."""
-    *parents, name = map(_shortened, [genre, *track.removeprefix(f"{genre}/").split("/")])
+    parts = track.split("/")  # of several genres, none names the folder
+    if isinstance(genre, str):
+        parts = [genre, *track.removeprefix(f"{genre}/").split("/")]
+    *parents, name = map(_shortened, parts)
     return str(folder.joinpath(*parents, f"{name}.png"))
 
 

@@ -123,10 +123,14 @@ def _write_parquet(file, rows, images):
 
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = rows.schema.append(pa.field("image", kind))
+    columns = [
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+        for field in rows.schema
+    ]
     options = {
-        "compression": {"image.bytes": "none", **dict.fromkeys(rows.column_names, "zstd")},
-        "use_dictionary": rows.column_names,
-        "write_statistics": rows.column_names,
+        "compression": {"image.bytes": "none", **dict.fromkeys(columns, "zstd")},
+        "use_dictionary": columns,
+        "write_statistics": columns,
         "write_page_checksum": True,
     }
     try:

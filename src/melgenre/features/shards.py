@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.genres import genre_lists, is_multi_label
 from ..data.image_files import image_key, shard_row
 from ..data.mel_settings import ImageError, MelSettings, settle_settings
 from ..data.shards import find_shards, load_files, shard_name
@@ -192,6 +193,8 @@ def _arrow_table(tracks, folder):
 
     paths = tracks["path"].map(relative, na_action="ignore")
     tracks = tracks.assign(path=paths).drop(columns="image", errors="ignore")
+    if is_multi_label(tracks):
+        tracks["genre"] = genre_lists(tracks)
     columns = {}
     for name, values in tracks.items():
         try:
@@ -203,5 +206,7 @@ def _arrow_table(tracks, folder):
             ) from error
         # A type that does not depend on the version of pandas, nor on whether a value is missing.
         is_text = pa.types.is_null(array.type) or pa.types.is_large_string(array.type)
+        if pa.types.is_list(array.type):  # named as Parquet names it
+            array = array.cast(pa.list_(pa.field("element", array.type.value_type)))
         columns[name] = array.cast(pa.string()) if is_text else array
     return pa.table(columns)

@@ -62,9 +62,11 @@ def load_torch(folder: Path, config: dict, device: str) -> Network:
     weights = read_checked(folder, config, WEIGHTS)
     damage = safetensors.SafetensorError, ArchitectureError, RuntimeError, KeyError, TypeError
     try:
-        network = build_network(config["architecture"], len(config["genres"]), config["body"])
+        kind = {"multi_label": config["multi_label"]}
+        shape = config["architecture"], len(config["genres"]), config["body"]
+        network = build_network(*shape, **kind)
         network.load_state_dict(load(weights))
-        network = ImageClassifier(network, **config["normalisation"]).eval()
+        network = ImageClassifier(network, **config["normalisation"], **kind).eval()
     except damage as error:
         raise damaged_model(folder, error) from error
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.audio import AudioError
-from ..data.table import probability_columns
+from ..data.table import SEPARATOR, probability_columns
 from ..errors import MelgenreError, extra_packages
 from ..parallel import parallel_map
 from ..paths import FoundFile, StoreError, as_path
@@ -15,6 +15,7 @@ from ..shard import Shard
 from ..text import escape_control, printable
 from .classifier import GenreClassifier
 from .model_folder import ModelError
+from .prediction import UNSURE
 from .song_table import song_table
 from .songs import Folder, list_songs
 
@@ -53,9 +54,10 @@ def classify_folder(
 
     Returns
     -------
-    One row per song: `song` (its path below the folder), `genre` (or "unsure"; empty if the song
-    cannot be used), `p_<genre>`, `ood_score`, `error` (why the song cannot be used, or empty),
-    `modified` (time and size of the file), `model` (the fingerprint of the model).
+    One row per song: `song` (its path below the folder), `genre` (several as in "rock; punk"; or
+    "unsure"; empty if the song cannot be used), `p_<genre>`, `ood_score`, `error` (why the song
+    cannot be used, or empty), `modified` (time and size of the file), `model` (the fingerprint of
+    the model).
 
     Raises
     ------
@@ -184,6 +186,7 @@ def _classify(classifier, song):
         prediction = classifier.predict(as_path(song.path))
     except Exception as error:  # decoders raise errors of any kind
         return row | {"error": reason_of(error, song.name)}
-    row |= {"genre": prediction.genre, "ood_score": round(prediction.ood_score, 3)}
+    genre = SEPARATOR.join(prediction.genres) or UNSURE
+    row |= {"genre": genre, "ood_score": round(prediction.ood_score, 3)}
     probabilities = (round(p, 4) for p in prediction.values())
     return row | dict(zip(probability_columns(prediction), probabilities, strict=True))

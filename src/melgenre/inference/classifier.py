@@ -73,6 +73,8 @@ class GenreClassifier:
     ood_threshold : float
         A recording with a greater out-of-distribution score is "unsure". Infinite if the model
         was calibrated on too few clips.
+    thresholds : dict of str to float, or None
+        Of the probability of each genre, if the model predicts several genres per song.
     caveats : list of str
         Sentences that a user should read with each prediction.
     fingerprint : str
@@ -107,6 +109,7 @@ class GenreClassifier:
         self.settings = MelSettings(**config["mel_settings"])
         ood_threshold = config["calibration"]["ood_threshold"]
         self.ood_threshold = np.inf if ood_threshold is None else ood_threshold
+        self.thresholds = config["calibration"]["thresholds"] if config["multi_label"] else None
         self.caveats = _caveats(config)
         self.fingerprint = fingerprint(folder, config)
 
@@ -226,7 +229,8 @@ class GenreClassifier:
 
         Returns
         -------
-        The probability of each genre, summing to 1; `.genre` is the first one, or "unsure".
+        The probability of each genre; `.genre` is the first one, or "unsure". Of a multi-label
+        model, `.genres` are those above their thresholds.
 
         Raises
         ------

@@ -18,7 +18,9 @@ from ..errors import MelgenreError, MelgenreWarning
 from ..files import read_json, restore
 from ..text import printable, short
 
-FORMAT_VERSION = 6
+FORMAT_VERSION, MULTI_LABEL_VERSION = 6, 7
+"""Of a model of one genre per song, and of a model of several."""
+
 LEARNER, WEIGHTS, ONNX = "learner.pkl", "model.safetensors", "model.onnx"
 CONFIG, CARD = "config.json", "README.md"
 SPLIT = "split.csv"
@@ -104,9 +106,9 @@ def read_config(folder: str | Path) -> dict:
 
     Returns
     -------
-    `architecture`, `body`, `genres`, `mel_settings`, `normalisation`, `calibration`, `training`,
-    `result`, and `sha256` of the folder's files and of the config itself. A config of an earlier
-    format is returned with the names of the current one.
+    `architecture`, `body`, `genres`, `multi_label`, `mel_settings`, `normalisation`, `calibration`,
+    `training`, `result`, and `sha256` of the folder's files and of the config itself. A config of
+    an earlier format is returned with the names of the current one.
 
     Raises
     ------
@@ -126,25 +128,26 @@ def read_config(folder: str | Path) -> dict:
     try:
         config = read_json(file)
         version = _version(config)
-        if version <= FORMAT_VERSION:
+        if version <= MULTI_LABEL_VERSION:
             _check_config(config)
     except (ValueError, TypeError, OSError) as error:
         raise ModelError(
             f"{printable(folder.name)}/config.json is damaged ({short(error)}). Export the learner "
             "again."
         ) from error
-    if version > FORMAT_VERSION:
+    if version > MULTI_LABEL_VERSION:
         raise ModelError(
             f"{folder.name} is of format {version}, and this melgenre reads up to "
-            f"{FORMAT_VERSION}. Update melgenre."
+            f"{MULTI_LABEL_VERSION}. Update melgenre."
         )
     if version >= 4 and config.get("sha256", {}).get(CONFIG) != _digest(config):
         raise ModelError(
             f"{folder.name}/config.json is damaged: it was changed after the export. Copy the "
             "whole folder again, or export the learner again."
         )
-    # Format 1 has no other body, formats 1 and 2 no calibration, 1 to 3 no checksums.
-    config = {"body": "whole", **config}
+    # Format 1 has no other body, formats 1 and 2 no calibration, 1 to 3 no checksums, 1 to 6 no
+    # models of several genres per song.
+    config = {"body": "whole", "multi_label": False, **config}
     config |= {name: values | config.get(name, {}) for name, values in UNKNOWN.items()}
     calibration, training = config["calibration"], config["training"]
     if "strangest" in calibration:  # the name of the threshold up to format 4
@@ -186,6 +189,11 @@ def _check_config(config):
     for name in ("ood_threshold", "strangest"):  # the second is its name up to format 4
         threshold = calibration.get(name)
         _check(threshold is None or _is_number(threshold), name, "a number")
+    _check(isinstance(config.get("multi_label", False), bool), "multi_label", "true or false")
+    if config.get("multi_label"):
+        thresholds = calibration.get("thresholds")
+        whole = isinstance(thresholds, dict) and {*thresholds} == {*genres}
+        _check(whole and all(map(_is_share, thresholds.values())), "thresholds", "one per genre")
     _check(isinstance(training.get("recipe"), (str, type(None))), "recipe", "a name")
     _check(isinstance(training.get("versions", {}), dict), "versions", "an object")
 
@@ -197,6 +205,10 @@ def _check(holds, name, expected):
 
 def _is_number(value, least=-1e6):
     return type(value) in (int, float) and least <= value <= 1e6
+
+
+def _is_share(value):
+    return _is_number(value, 0) and value <= 1
 
 
 def _is_text(value):

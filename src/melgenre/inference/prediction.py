@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data.table import probability_columns
+from ..data.table import genres_above, probability_columns
 from ..errors import extra_packages
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ UNSURE = "unsure"
 class Prediction(dict):
     """The probability of each genre, the most probable first.
 
+    The probabilities sum to 1, except those of a multi-label model, which are independent of each
+    other.
+
     Parameters
     ----------
     probabilities : sequence of float
@@ -36,11 +39,16 @@ class Prediction(dict):
         A recording with a greater score is out of distribution.
     caveats
         Sentences that a user should read with the prediction.
+    thresholds
+        Of each genre, for a multi-label model.
 
     Attributes
     ----------
     genre : str
-        The most probable genre, or "unsure".
+        The first of `genres`, or "unsure".
+    genres : list of str
+        The most probable genre; of a multi-label model, those above their thresholds, the most
+        probable first, and at least one. Empty if the recording is out of distribution.
     is_ood : bool
         The recording is out of distribution: its probabilities are not meaningful.
     ood_score : float
@@ -55,6 +63,9 @@ class Prediction(dict):
     'jazz'
     >>> Prediction(["blues", "jazz"], [0.1, 0.9], ood_score=5.2, ood_threshold=1.6).genre
     'unsure'
+    >>> several = {"ood_score": 1.1, "ood_threshold": 1.6, "thresholds": {"punk": 0.3, "rock": 0.5}}
+    >>> Prediction(["punk", "rock"], [0.4, 0.9], **several).genres
+    ['rock', 'punk']
     """
 
     def __init__(
@@ -64,13 +75,17 @@ class Prediction(dict):
         ood_score: float,
         ood_threshold: float,
         caveats: Iterable[str] = (),
+        thresholds: Mapping[str, float] | None = None,
     ):
         order = np.argsort(-np.asarray(probabilities), kind="stable")
         super().__init__((genres[i], float(probabilities[i])) for i in order)
         self.caveats = tuple(caveats)
         self.ood_score = float(ood_score)
         self.is_ood = self.ood_score > ood_threshold
-        self.genre = UNSURE if self.is_ood else next(iter(self))
+        self.genres = list(self)[:1] if thresholds is None else genres_above(self, thresholds)
+        if self.is_ood:
+            self.genres = []
+        self.genre = next(iter(self.genres), UNSURE)
 
     def __repr__(self):
         return "\n# ".join([super().__repr__(), *self.caveats])
@@ -99,7 +114,8 @@ class Analysis:
     ood_scores: np.ndarray
 
     def __repr__(self):
-        return f"<Analysis: {self.prediction.genre}, {len(self.times)} windows>"
+        genres = ", ".join(self.prediction.genres) or UNSURE
+        return f"<Analysis: {genres}, {len(self.times)} windows>"
 
     @property
     def is_ood(self) -> np.ndarray:
@@ -121,6 +137,7 @@ class Analysis:
             np.median(self.ood_scores),
             self.classifier.ood_threshold,
             self.classifier.caveats,
+            self.classifier.thresholds,
         )
 
     @cached_property
@@ -136,6 +153,8 @@ class Analysis:
     def plot(self, figure: Figure | None = None) -> Axes:
         """Plot the genres along the recording as stacked bands under its mel-spectrogram.
 
+        Those of a multi-label model, which do not sum to 1, are rows of a heat map.
+
         Parameters
         ----------
         figure
@@ -143,7 +162,7 @@ class Analysis:
 
         Returns
         -------
-        The axes of the bands.
+        The axes of the bands or rows.
         """
         with extra_packages("train", "A plot"):
             from .timeline import plot_timeline
@@ -152,7 +171,8 @@ class Analysis:
             import matplotlib.pyplot as plt
 
             figure = plt.figure(figsize=(10, 4))
-        return plot_timeline(self.timeline, self._images_without_repeats(), figure)
+        images, multi_label = self._images_without_repeats(), self.classifier.thresholds is not None
+        return plot_timeline(self.timeline, images, figure, multi_label=multi_label)
 
     def _images_without_repeats(self):
         """The images, cut to the recording's length: a short recording is repeated in its image."""

@@ -10,7 +10,9 @@ with a few matrices [shape=(d, d)] in memory:
   their outer products.
 
 The covariance within the genres is the mean outer product minus that of the genres' means. The sums
-of all folds but one give the discriminant that predicts this fold.
+of all folds but one give the discriminant that predicts this fold. Where clips have several genres,
+the sums of a genre and of all clips give those of the rest, and so the discriminant of each genre
+against the rest.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +21,13 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 from scipy.linalg import eigh, lstsq
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from torch import nn
 
 from ..errors import MelgenreError
 from .calibration import fit_temperature
 from .feature_store import BLOCK_BYTES, StoredFeatures
+from .recipes import RecipeError
 
 COMPONENTS = 400
 """Principal components that the discriminant uses; fewer where there are fewer clips."""
@@ -68,7 +71,7 @@ class Moments(NamedTuple):
 
     def plus(self, other: Self, sign: int = 1) -> Self:
         """The sums of both; with the sign -1, without the other's."""
-        return Moments(*(ours + sign * theirs for ours, theirs in zip(self, other, strict=True)))
+        return type(self)(*(ours + sign * theirs for ours, theirs in zip(self, other, strict=True)))
 
     def discriminant(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients [shape=(n_genres, d)] and intercepts [shape=(n_genres,)]."""
@@ -78,6 +81,30 @@ class Moments(NamedTuple):
         shrunk = (1 - shrinkage) * within + shrinkage * np.trace(within) / d * np.eye(d)
         coefficients = lstsq(shrunk, means.T)[0].T
         intercepts = np.log(self.counts / n) - (means * coefficients).sum(axis=1) / 2
+        return coefficients, intercepts
+
+
+class MomentsOfSeveral(Moments):
+    """The same where clips have several genres; the last count and sum are those of all clips."""
+
+    @classmethod
+    def of(cls, x: np.ndarray, genres: np.ndarray, weights: None = None) -> Self:
+        """The moments of clips x, by whether each has each genre [shape=(n, n_genres)]."""
+        members = np.column_stack([genres, np.ones(len(genres))])
+        return cls(members.sum(axis=0), members.T @ x, x.T @ x)
+
+    def discriminant(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients [shape=(n_genres, d)] and intercepts [shape=(n_genres,)] of one-vs-rest."""
+        n, total = self.counts[-1], self.sums[-1]
+        # As in scikit-learn, a genre of no clip or of all clips has the logit 0 or 1.
+        coefficients, intercepts = np.zeros_like(self.sums[:-1]), self.counts[:-1] / n
+        for genre in np.flatnonzero((intercepts > 0) & (intercepts < 1)):
+            count, own = self.counts[genre], self.sums[genre]
+            pair = Moments(
+                np.array([n - count, count]), np.stack([total - own, own]), self.products
+            )
+            (rest, ours), (lower, upper) = pair.discriminant(shrinkage)
+            coefficients[genre], intercepts[genre] = ours - rest, upper - lower
         return coefficients, intercepts
 
 
@@ -96,8 +123,8 @@ def fit_blocks(
     first
         The layers before the batch norm.
     features : StoredFeatures [shape=(n, d)]
-    labels : np.ndarray [shape=(n,)]
-        Numbers of the genres from 0; each occurs.
+    labels : np.ndarray [shape=(n,) or (n, n_genres)]
+        Numbers of the genres from 0; or whether each clip has each genre. Each occurs.
     shrinkage
         Of the covariance, between 0 and 1.
     balanced
@@ -114,6 +141,8 @@ def fit_blocks(
     ------
     MelgenreError
         If a clip has more than `MOST_FEATURES` features.
+    RecipeError
+        If clips of several genres are to be balanced: it takes the covariance of each genre.
     """
     if features.shape[1] > MOST_FEATURES:
         raise MelgenreError(
@@ -121,8 +150,15 @@ def fit_blocks(
             f"does not fit in memory; {MOST_FEATURES:,} do. Choose the recipe 'texture', or one "
             "smaller architecture."
         )
-    sizes, every = np.bincount(labels), np.arange(len(labels))
-    weights_of_genres = len(labels) / len(sizes) / sizes if balanced else np.ones(len(sizes))
+    several = labels.ndim == 2
+    if several and balanced:
+        raise RecipeError(
+            f"The features of {len(labels):,} clips do not fit in memory, and on disk a balanced "
+            "discriminant needs one genre per clip. Choose the recipe 'discriminant' or "
+            "'balanced-texture'."
+        )
+    kind, every = MomentsOfSeveral if several else Moments, np.arange(len(labels))
+    weights_of_genres = None if several else _weights_of_genres(labels, balanced)
 
     def blocks(rows):
         count = -(-len(rows) * features.nbytes // (len(features) * BLOCK_BYTES))
@@ -137,13 +173,13 @@ def fit_blocks(
         return ((some, (x - mean) @ projection) for some, x in blocks(rows))
 
     folds = _folds(labels)
-    of_folds = {fold: Moments(0, 0, 0) for fold in np.unique(folds)}
+    of_folds = {fold: kind(0, 0, 0) for fold in np.unique(folds)}
     for rows, z in project(every):
         for fold, moments in of_folds.items():
             held = folds[rows] == fold
-            some = Moments.of(z[held], labels[rows][held], weights_of_genres)
+            some = kind.of(z[held], labels[rows][held], weights_of_genres)
             of_folds[fold] = moments.plus(some)
-    total = Moments(*map(sum, zip(*of_folds.values(), strict=True)))
+    total = kind(*map(sum, zip(*of_folds.values(), strict=True)))
     coefficients, intercepts = total.discriminant(shrinkage)
     temperature = 1.0
     if folds.max() > NOT_HELD_OUT:
@@ -158,6 +194,12 @@ def fit_blocks(
         temperature = fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels[tested]))
     weights = coefficients @ components / temperature
     return mean, scale**2, weights, intercepts / temperature
+
+
+def _weights_of_genres(labels, balanced):
+    """The weight of a clip of each genre."""
+    sizes = np.bincount(labels)
+    return len(labels) / len(sizes) / sizes if balanced else np.ones(len(sizes))
 
 
 def _principal_components(blocks: Blocks, every: np.ndarray):
@@ -187,7 +229,13 @@ def _folds(labels):
 
     Clips of genres that have too few are in none, so that each discriminant knows each genre.
     """
-    folds, sizes = np.full(len(labels), NOT_HELD_OUT), np.bincount(labels)
+    folds = np.full(len(labels), NOT_HELD_OUT)
+    if labels.ndim == 2:
+        splits = KFold(min(FOLDS, len(labels)), shuffle=True, random_state=0)
+        for fold, (_, held) in enumerate(splits.split(labels)):
+            folds[held] = fold
+        return folds
+    sizes = np.bincount(labels)
     many = np.flatnonzero(sizes[labels] >= FEWEST)
     if (sizes >= FEWEST).sum() > 1:
         splits = StratifiedKFold(min(FOLDS, sizes[sizes >= FEWEST].min()))

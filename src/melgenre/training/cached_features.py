@@ -24,6 +24,7 @@ from ..files import project_folder
 from ..textures import JoinedBackbones
 from .feature_store import MOST_IN_MEMORY, FeatureStore, StoredFeatures, feature_blocks
 from .image_loader import test_images
+from .multi_label import genre_targets
 from .precision import feature_dtype, one_thread, precision_name
 
 SAVED_TOGETHER = 256
@@ -152,8 +153,10 @@ def tensor_dataloader(
     ----------
     dl
         Of n items.
-    x, y : torch.Tensor or StoredFeatures [shape=(n, ...)], torch.Tensor [shape=(n,)]
-        The inputs and the numbers of the genres.
+    x : torch.Tensor or StoredFeatures [shape=(n, ...)]
+        The inputs.
+    y : torch.Tensor [shape=(n,) or (n, n_genres)]
+        The targets.
     **changes
         As for fastai's `DataLoader.new`.
     """
@@ -177,14 +180,14 @@ def feature_dataloaders(learn: Learner) -> DataLoaders:
     Returns
     -------
     fastai.data.core.DataLoaders
-        The training set has its features in `train.x`, which may be on disk, and the numbers of
-        its genres in `train.y`.
+        The training set has its features in `train.x`, which may be on disk, and the targets of
+        `genre_targets` in `train.y`.
     """
-    numbers, device = learn.dls.vocab.o2i, learn.dls.device
+    device = learn.dls.device
     tables = [part.items for part in (learn.dls.train_ds, learn.dls.valid_ds)]
     dtype = feature_dtype(device.type)
     features = [_on_device(extract_features(learn, one, dtype=dtype), device) for one in tables]
-    genres = [torch.tensor(one["genre"].map(numbers).tolist(), device=device) for one in tables]
+    genres = [genre_targets(learn, one).to(device) for one in tables]
     # The same order whether the features were cached or not.
     set_seed(learn.training_run.seed, reproducible=True)
     sizes = learn.dls.bs, min(len(genres[1]), VALIDATED_TOGETHER)
@@ -209,4 +212,4 @@ def predict_features(learn: Learner, tracks: pd.DataFrame) -> torch.Tensor:
     with torch.inference_mode():
         blocks = feature_blocks(extract_features(learn, tracks))
         logits = torch.cat([head(block.to(device)) for block in blocks])
-    return logits.float().softmax(dim=1).cpu()
+    return learn.loss_func.activation(logits.float()).cpu()

@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from fastai.vision.all import Learner
 from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from ..heads import SoftVote, head_with_ood_score
 from ..inference.model_folder import FEWEST_CLIPS
@@ -17,6 +18,13 @@ from .cached_features import extract_features
 from .feature_store import feature_blocks
 from .image_loader import test_images
 from .learner import is_frozen
+from .multi_label import (
+    USUAL_THRESHOLD,
+    best_thresholds,
+    genre_targets,
+    is_multi_label_learner,
+    thresholds_of,
+)
 
 OOD_QUANTILE = 0.99
 """Share of the held-out clips whose out-of-distribution score is below the threshold."""
@@ -39,18 +47,38 @@ def calibrate(learn: Learner) -> dict[str, Any]:
     -------
     dict
         `temperature`; `ood_threshold`: 99 % of the held-out clips score below it (None where they
-        are fewer than `FEWEST_CLIPS`); `tracks`, their number.
+        are fewer than `FEWEST_CLIPS`); `tracks`, their number. Where songs have several genres,
+        also `thresholds`, those of `choose_thresholds` for the calibrated probabilities.
     """
     items = learn.dls.valid_ds.items
     logits, ood_scores = logits_and_scores(learn, items)
-    genres = torch.tensor([learn.dls.vocab.o2i[genre] for genre in items["genre"]])
-    temperature = fit_temperature(logits, genres)
+    temperature = round(fit_temperature(logits, genre_targets(learn, items)), 4)
     threshold = round(float(np.quantile(ood_scores, OOD_QUANTILE)), 4)
-    return {
-        "temperature": round(temperature, 4),
+    calibration = {
+        "temperature": temperature,
         "ood_threshold": threshold if len(items) >= FEWEST_CLIPS else None,
         "tracks": len(items),
     }
+    if is_multi_label_learner(learn):
+        calibration["thresholds"] = {
+            genre: round(float(expit(logit(threshold) / temperature)), 6)
+            for genre, threshold in thresholds_of(learn).items()
+        }
+    return calibration
+
+
+def choose_thresholds(learn: Learner) -> dict[str, float]:
+    """The thresholds with the highest F1 per genre on the clips of `valid`.
+
+    Without `valid` every threshold is 0.5, since nothing is chosen on `test`.
+    """
+    items = learn.dls.valid_ds.items
+    genres = list(learn.dls.vocab)
+    if not (items["split"] == "valid").all():
+        return dict.fromkeys(genres, USUAL_THRESHOLD)
+    found = logits_and_scores(learn, items)[0].sigmoid().numpy()
+    chosen = best_thresholds(genre_targets(learn, items).numpy(), found)
+    return dict(zip(genres, chosen.tolist(), strict=True))
 
 
 def fit_temperature(logits: torch.Tensor, genres: torch.Tensor) -> float:
@@ -59,8 +87,9 @@ def fit_temperature(logits: torch.Tensor, genres: torch.Tensor) -> float:
     Parameters
     ----------
     logits : torch.Tensor [shape=(n, n_genres)]
-    genres : torch.Tensor [shape=(n,)]
-        The numbers of the true genres.
+    genres : torch.Tensor [shape=(n,) or (n, n_genres)]
+        The numbers of the true genres; or whether each clip has each genre, and then the
+        cross-entropy is that of sigmoids.
 
     Returns
     -------
@@ -68,8 +97,12 @@ def fit_temperature(logits: torch.Tensor, genres: torch.Tensor) -> float:
         Between 1/e and e^3; a temperature at these bounds means a broken learner or too few clips.
     """
 
+    several = genres.ndim == 2
+    cost = binary_cross_entropy_with_logits if several else cross_entropy
+    genres = genres.to(logits.dtype) if several else genres
+
     def loss(log_temperature):
-        return cross_entropy(logits / np.exp(log_temperature), genres).item()
+        return cost(logits / np.exp(log_temperature), genres).item()
 
     return float(np.exp(minimize_scalar(loss, bounds=(-1, 3), method="bounded").x))
 

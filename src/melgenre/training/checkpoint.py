@@ -55,7 +55,7 @@ def checkpoint_file(learn: Learner) -> Path:
     for part in (learn.dls.train_ds, learn.dls.valid_ds):
         # The name of the part, since the best epoch is chosen on `valid` but not on `test`.
         for image, *names in part.items[["image", "genre", "split"]].itertuples(index=False):
-            digest.update("/".join([image_key(image), *names]).encode())
+            digest.update("/".join([image_key(image), *map(str, names)]).encode())
     return project_folder() / "data" / "checkpoints" / f"{digest.hexdigest()[:16]}.pth"
 
 

@@ -1,11 +1,14 @@
 """A linear head in closed form: scaling, principal components and a linear discriminant."""
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -41,25 +44,24 @@ def fit_discriminant(
         It ends with a batch norm and a linear layer, and is changed in place.
     features : torch.Tensor or StoredFeatures [shape=(n, d)]
         Of a frozen body, for the training clips.
-    genres : torch.Tensor [shape=(n,)]
-        Numbers of the genres; each occurs.
+    genres : torch.Tensor [shape=(n,) or (n, n_genres)]
+        Numbers of the genres; or whether each clip has each genre, and then there is a discriminant
+        of each genre against the rest. Each genre occurs.
     shrinkage
         Between 0, the covariance of the clips, and 1, the same variance for all components.
     balanced
-        The same prior for all genres, and so the same weight of their covariances. By default both
-        follow the number of clips.
+        The same prior for all genres (of several per clip: for a genre and the rest), and so the
+        same weight of their covariances. By default both follow the number of clips.
 
     Raises
     ------
     SplitError
-        If there are no more clips than genres.
+        If there are no more clips than genres, or if all clips have a genre.
+    RecipeError
+        If clips of several genres on disk are to be balanced.
     """
-    labels = genres.cpu().numpy()
-    if len(labels) <= len(set(labels)):
-        raise SplitError(
-            f"A linear discriminant needs more than one clip of a genre; there are {len(labels)} "
-            f"clips of {len(set(labels))} genres. Add some, or choose the recipe 'texture'."
-        )
+    labels = genres.cpu().numpy().astype(int)
+    _check_labels(labels)
     *first, norm, last = head.eval()
     if isinstance(features, StoredFeatures):
         fitted = fit_blocks(nn.Sequential(*first), features, labels, shrinkage, balanced=balanced)
@@ -80,9 +82,12 @@ def _fit(x, labels, shrinkage, balanced):
     scaler = StandardScaler().fit(x)
     pca = PCA(min(COMPONENTS, len(x) - 1, x.shape[1]), svd_solver="full")
     components = pca.fit_transform(scaler.transform(x))
-    n_genres = len(set(labels))
-    priors = np.full(n_genres, 1 / n_genres) if balanced else None
+    several = labels.ndim == 2
+    n_classes = 2 if several else len(set(labels))
+    priors = np.full(n_classes, 1 / n_classes) if balanced else None
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=priors)
+    if several:
+        lda = OneVsRestClassifier(lda)
     lda.fit(components, labels)
     temperature = _temperature(lda, components, labels)
     coefficients, intercept = _per_genre(lda)
@@ -91,8 +96,25 @@ def _fit(x, labels, shrinkage, balanced):
     return scaler.mean_, scaler.scale_**2, weights, bias
 
 
+def _check_labels(labels):
+    """Raise `SplitError` for labels that a discriminant cannot separate."""
+    n_genres = labels.shape[1] if labels.ndim == 2 else len(set(labels))
+    if len(labels) <= n_genres:
+        raise SplitError(
+            f"A linear discriminant needs more than one clip of a genre; there are {len(labels)} "
+            f"clips of {n_genres} genres. Add some, or choose the recipe 'texture'."
+        )
+    if labels.ndim == 2 and labels.all(axis=0).any():
+        raise SplitError(
+            "All training clips have one genre in common, and a linear discriminant needs clips "
+            "without it. Remove that genre, or choose the recipe 'texture'."
+        )
+
+
 def _temperature(lda, components, labels):
     """The temperature of logits for clips that a discriminant was not fitted on."""
+    if labels.ndim == 2:
+        return _temperature_of_several(lda, components, labels)
     known = np.bincount(labels)[labels] >= FEWEST
     genres, labels, sizes = np.unique(labels[known], return_inverse=True, return_counts=True)
     if len(genres) < 2:  # too few clips to hold some out
@@ -106,8 +128,22 @@ def _temperature(lda, components, labels):
     return fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))
 
 
+def _temperature_of_several(lda, components, labels):
+    """`_temperature` of clips of several genres."""
+    folds = KFold(min(FOLDS, len(labels)), shuffle=True, random_state=0)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # rare genres in no fold
+        logits = cross_val_predict(lda, components, labels, cv=folds, method="decision_function")
+    return fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))
+
+
 def _per_genre(lda):
     """The coefficients and intercepts of each genre."""
+    if isinstance(lda, OneVsRestClassifier):
+        fitted = lda.estimators_
+        return (
+            np.concatenate([one.coef_ for one in fitted]),
+            np.concatenate([one.intercept_ for one in fitted]),
+        )
     if len(lda.classes_) > 2:
         return lda.coef_, lda.intercept_
     # Of two genres scikit-learn gives the difference.

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from ..data.genres import genres_as_text
 from ..data.mel_settings import MelSettings
 from ..evaluation.run import Run
 from ..files import atomic_folder, sweep
@@ -22,6 +23,7 @@ from ..inference.model_folder import (
     CHECKED,
     FORMAT_VERSION,
     LEARNER,
+    MULTI_LABEL_VERSION,
     ONNX,
     SPLIT,
     WEIGHTS,
@@ -35,6 +37,7 @@ from ..text import printable, spreadsheet_safe
 from .calibration import calibrate, calibrated_copy
 from .fit import discard_checkpoint
 from .model_card import model_card
+from .multi_label import is_multi_label_learner
 from .recipes import get_recipe
 
 
@@ -78,11 +81,14 @@ def export_learner(
     calibration = calibration or calibrate(learn)
     model = calibrated_copy(learn.model, calibration["temperature"])
     _check_finite(model)
+    multi_label = is_multi_label_learner(learn)
     config = {
-        "format_version": FORMAT_VERSION,
+        # Versions of melgenre that know no multi-label models read all others.
+        "format_version": MULTI_LABEL_VERSION if multi_label else FORMAT_VERSION,
         "architecture": run.architecture,
         "body": get_recipe(run.recipe).body,
         "genres": list(learn.dls.vocab),
+        "multi_label": multi_label,
         "mel_settings": run.mel_settings,
         "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
         "calibration": calibration,
@@ -138,7 +144,8 @@ def _split_of(learn, predictions):
     if not all("track_id" in items for items in parts.values()):
         return None  # a learner of other DataLoaders than ours
     split = pd.concat([items.assign(split=part) for part, items in parts.items()])
-    return split[["track_id", "genre", "split"]].drop_duplicates("track_id")
+    split = split[["track_id", "genre", "split"]].drop_duplicates("track_id")
+    return genres_as_text(split)
 
 
 @contextmanager
@@ -166,7 +173,10 @@ class ConcatPool(nn.Module):
 def _export_onnx(model: nn.Module, config: dict[str, Any], file: Path) -> None:
     """Write the network from grey images to probabilities, OOD scores and embeddings as ONNX."""
     settings = MelSettings(**config["mel_settings"])
-    network = ImageClassifier(copy.deepcopy(model), **config["normalisation"]).float().eval()
+    network = ImageClassifier(
+        copy.deepcopy(model), **config["normalisation"], multi_label=config["multi_label"]
+    )
+    network.float().eval()
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, AdaptiveConcatPool2d):  # torch 2.9 to 2.12 cannot export it

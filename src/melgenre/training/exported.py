@@ -84,7 +84,8 @@ def _run_of(config):
         **{one.name: training[one.name] for one in fields(Run) if one.name in training},
         "mel_settings": config["mel_settings"],
     }
-    return Run(**record, result=config["result"])
+    thresholds = config["calibration"].get("thresholds")
+    return Run(**record, result=config["result"], thresholds=thresholds)
 
 
 def load_split(folder: str | Path, tracks: pd.DataFrame) -> pd.DataFrame:

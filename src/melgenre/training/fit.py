@@ -9,7 +9,6 @@ from fastai.vision.all import (
     DataLoaders,
     Learner,
     ProgressCallback,
-    accuracy,
     bn_types,
     num_distrib,
     rank_distrib,
@@ -20,10 +19,12 @@ from ..heads import member_heads
 from .augment import AUGMENTATIONS
 from .averaging import BestEpoch, WeightAveraging
 from .cached_features import feature_dataloaders, tensor_dataloader
+from .calibration import choose_thresholds
 from .checkpoint import Checkpoint, checkpoint_file
 from .discriminant import fit_discriminant
 from .distributed import compute_features, data_parallel, joint_training, process_batch_size
 from .learner import is_frozen
+from .multi_label import is_multi_label_learner
 from .precision import (
     device_name,
     feature_dtype,
@@ -49,6 +50,8 @@ def fit(learn: Learner) -> None:
     bytes of them are read in each epoch instead. The state after each epoch is saved in
     `data/checkpoints` until the learner is exported (`discard_checkpoint`), and the same training
     resumes from it. A network from scratch trains all layers throughout.
+
+    Where songs have several genres, the threshold of each genre is then chosen on `valid`.
 
     The learner has the record of the last stage, so fastai's `learn.recorder.plot_loss()` works.
 
@@ -84,6 +87,8 @@ def fit(learn: Learner) -> None:
         threads=1 if frozen else torch.get_num_threads(),
         processes=max(1, num_distrib()),
     )
+    if is_multi_label_learner(learn):
+        learn.training_run = replace(learn.training_run, thresholds=choose_thresholds(learn))
 
 
 def discard_checkpoint(learn: Learner) -> None:
@@ -114,7 +119,7 @@ def _fit_head(learn):
 def _train_head(learn, head, dls, recipe):
     """Train one head; the learner gets its record."""
     learner = Learner(
-        dls, head, loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=accuracy
+        dls, head, loss_func=learn.loss_func, opt_func=learn.opt_func, metrics=learn.metrics
     )
     learner.logger = learn.logger
     if not hasattr(learn, "progress"):  # inside `learn.no_bar()`

@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 import torch
 from fastai.vision.all import (
+    APScoreMulti,
+    BCEWithLogitsLossFlat,
     CategoryBlock,
     ColReader,
     ColSplitter,
@@ -22,6 +24,7 @@ from fastai.vision.all import (
     DataLoaders,
     ImageBlock,
     Learner,
+    MultiCategoryBlock,
     Normalize,
     OptimWrapper,
     Recorder,
@@ -31,6 +34,7 @@ from fastai.vision.all import (
     vision_learner,
 )
 
+from ..data.genres import genre_lists, is_multi_label, one_row_per_genre
 from ..data.image_files import read_image
 from ..data.mel_settings import MelSettings, check_images, image_settings
 from ..data.splits import SplitError
@@ -49,6 +53,7 @@ from ..networks import (
 from .cached_features import predict_features
 from .distributed import join_processes, predict_alone
 from .image_loader import ImageDataLoader, test_images
+from .multi_label import is_multi_label_learner, predicted_lists
 from .recipes import FROM_SCRATCH, RecipeError, get_recipe
 
 DOWNLOAD_SECONDS = 20
@@ -70,7 +75,8 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     ----------
     tracks
         With `image`, `genre` and `split`: `train` for training, `valid` for monitoring. A split
-        without `valid` monitors `test`: its accuracy is shown, and nothing is chosen by it.
+        without `valid` monitors `test`: its accuracy is shown, and nothing is chosen by it. Where
+        `genre` is a list, the DataLoaders are multi-label.
     batch_size
         Smaller where that would leave fewer than eight batches per epoch. Several processes
         (`accelerate launch`) divide each batch among them.
@@ -91,7 +97,8 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     monitored = "valid" if (tracks["split"] == "valid").any() else "test"
     used = tracks[tracks["split"].isin(["train", monitored])]
     used = used.assign(is_valid=used["split"] == monitored)
-    train, valid = (set(used.loc[used["is_valid"] == part, "genre"]) for part in (False, True))
+    rows = one_row_per_genre(used)
+    train, valid = (set(rows.loc[rows["is_valid"] == part, "genre"]) for part in (False, True))
     if not train or not valid or valid - train:
         raise SplitError(
             f"The training set has {len(train)} genres and the validation set {len(valid)}, of "
@@ -99,8 +106,11 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
         )
     settings = image_settings(used["image"].iloc[0])
     check_images(used["image"], settings)
+    genres = CategoryBlock(vocab=sorted(train))
+    if is_multi_label(used):
+        genres, used = MultiCategoryBlock(vocab=sorted(train)), used.assign(genre=genre_lists(used))
     block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock(vocab=sorted(train))),
+        blocks=(ImageBlock, genres),
         get_x=ColReader("image"),
         get_y=ColReader("genre"),
         splitter=ColSplitter("is_valid"),
@@ -127,6 +137,9 @@ def genre_learner(
     seed: int = 0,
 ) -> Learner:
     """Make a fastai Learner for a recipe, with ImageNet weights if available.
+
+    Of multi-label DataLoaders its loss is the binary cross-entropy of each genre, and its metric
+    the average precision of all pairs of a song and a genre.
 
     Parameters
     ----------
@@ -185,12 +198,12 @@ def genre_learner(
 
 def _build(dls, architecture, recipe, *, pretrained):
     """The learner of a recipe, with its body frozen if it is pretrained."""
-    recipe = get_recipe(recipe)
-    weight = genre_weights(dls) if recipe.balanced else None
+    recipe, multi_label = get_recipe(recipe), is_multi_label(dls.train_ds.items)
     options = {
-        "loss_func": CrossEntropyLossFlat(label_smoothing=recipe.smoothing, weight=weight),
+        "loss_func": _loss(dls, recipe, multi_label),
         "opt_func": adam(dls.device),
-        "metrics": accuracy,
+        # The micro average: the macro average needs songs of every genre in the validation set.
+        "metrics": APScoreMulti(average="micro") if multi_label else accuracy,
         # Without `train_bn=False`, fastai would train the batch norms of a frozen body.
         "train_bn": not pretrained,
     }
@@ -199,7 +212,8 @@ def _build(dls, architecture, recipe, *, pretrained):
         learn = vision_learner(dls, network, pretrained=pretrained, normalize=False, **options)
     else:
         # fastai 2.8's `vision_learner` has a parameter `cut` and ignores it; so by its parts.
-        model = build_network(architecture, len(dls.vocab), recipe.body, pretrained=pretrained)
+        shape = architecture, len(dls.vocab), recipe.body
+        model = build_network(*shape, pretrained=pretrained, multi_label=multi_label)
         learn = Learner(dls, model, splitter=default_split, **options)
     # fastai moves the model when training begins; features are computed before that.
     learn.model.to(dls.device)
@@ -209,17 +223,32 @@ def _build(dls, architecture, recipe, *, pretrained):
     return learn.to_channelslast(use_amp=False)
 
 
+def _loss(dls, recipe, multi_label):
+    """The loss of a recipe."""
+    weight = genre_weights(dls) if recipe.balanced else None
+    if multi_label:
+        return BCEWithLogitsLossFlat(pos_weight=weight)
+    return CrossEntropyLossFlat(label_smoothing=recipe.smoothing, weight=weight)
+
+
 def genre_weights(dls: DataLoaders) -> torch.Tensor:
     """The weight of each genre in a balanced loss [shape=(n_genres,)], with a mean of 1 per track.
+
+    Where songs have several genres, it is that of the tracks with the genre, relative to those
+    without it: both weigh the same together.
 
     Parameters
     ----------
     dls
         Of `image_dataloaders`.
     """
-    genres = dls.train_ds.items["genre"]
+    items = dls.train_ds.items
+    genres = one_row_per_genre(items)["genre"]
     tracks = genres.value_counts().reindex(list(dls.vocab)).to_numpy()
-    weights = len(genres) / (len(tracks) * tracks)
+    if is_multi_label(items):
+        weights = (len(items) - tracks).clip(1) / tracks
+    else:
+        weights = len(genres) / (len(tracks) * tracks)
     return torch.tensor(weights, dtype=torch.float32, device=dls.device)
 
 
@@ -291,7 +320,9 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        The tracks with `predicted` and a probability `p_<genre>` per genre.
+        The tracks with `predicted` and a probability `p_<genre>` per genre. The probabilities of a
+        multi-label learner are independent of each other, and `predicted` is the sorted list of the
+        genres above their thresholds.
 
     Raises
     ------
@@ -311,7 +342,10 @@ def predict_tracks(learn: Learner, tracks: pd.DataFrame) -> pd.DataFrame:
     columns = pd.DataFrame(
         probabilities.numpy(), columns=probability_columns(genres), index=tracks.index
     )
-    predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
+    if is_multi_label_learner(learn):
+        predicted = predicted_lists(learn, probabilities)
+    else:
+        predicted = [genres[i] for i in probabilities.argmax(dim=1).tolist()]
     return pd.concat([tracks.assign(predicted=predicted), columns], axis=1)
 
 

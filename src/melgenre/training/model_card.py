@@ -13,19 +13,19 @@ from ..text import listed
 CARD_TEXT = """
 # {architecture} for music genres
 
-Made with melgenre. The network predicts one of {n_genres} genres from the mel-spectrogram of thirty
+Made with melgenre. The network predicts {one_of} genres from the mel-spectrogram of thirty
 seconds of sound: {genres}.
 
 | | |
 | --- | --- |
-| accuracy | **{accuracy:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, on {tracks} tracks |
-{macro_f1}| protocol | {protocol} |
+| {metric} | **{value:.1f} %**, 95 % interval {low:.1f} to {high:.1f}, on {tracks} tracks |
+{f1}| protocol | {protocol} |
 | trained on | {train_tracks} tracks of {collection} |
 | recipe, seed | {recipe}, {seed} |
 | starting weights | {weights} |
 | temperature | {temperature}, fitted on {valid_tracks} tracks{how} |
 
-The interval is a bootstrap over artists, where they are known. {matrix}
+The interval is a bootstrap over artists, where they are known. {table}
 
 ## Intended use and limits
 
@@ -54,9 +54,11 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
         Of the test tracks.
     """
     training, result, calibration = config["training"], config["result"], config["calibration"]
+    several, n_genres = config["multi_label"], len(config["genres"])
+    metric = "mean average precision" if several else "accuracy"
     header = ModelCardData(
         model_name=config["architecture"],
-        eval_results=[_eval_result(training["collection"], result)],
+        eval_results=[_eval_result(training["collection"], result, metric)],
         library_name="melgenre",
         license="other",
         license_name="weights-of-their-origin",
@@ -66,9 +68,11 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     low, high = (100 * bound for bound in result["interval"])
     text = CARD_TEXT.format(
         architecture=config["architecture"],
-        n_genres=len(config["genres"]),
+        one_of=f"{'any' if several else 'one'} of {n_genres}",
         genres=listed(config["genres"], LARGE),
-        accuracy=100 * result["accuracy"],
+        metric=metric,
+        value=100 * result[_key(metric)],
+        f1=_f1(result) if several else _macro_f1(result),
         low=low,
         high=high,
         tracks=result["tracks"],
@@ -77,8 +81,7 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
         valid_tracks=calibration["tracks"],
         how=f" ({calibration['how']})" if "how" in calibration else "",
         limit=_limit(calibration),
-        macro_f1=_macro_f1(result),
-        matrix=_matrix(confusion_matrix(predictions)),
+        table=_per_genre(config) if several else _matrix(confusion_matrix(predictions)),
         **{
             name: training[name]
             for name in ("train_tracks", "collection", "recipe", "seed", "weights")
@@ -87,8 +90,19 @@ def model_card(config: dict[str, Any], predictions: pd.DataFrame) -> str:
     return f"---\n{header.to_yaml()}\n---\n{text}"
 
 
-def _eval_result(collection, result):
-    """The accuracy as an entry of the hub's `model-index`."""
+def _key(metric):
+    """The key of a metric in a result."""
+    return metric.replace(" ", "_")
+
+
+def _f1(result):
+    """A row of the card's table."""
+    micro, macro = (100 * result[f"{average}_f1"] for average in ("micro", "macro"))
+    return f"| F1 | {micro:.1f} % (micro average), {macro:.1f} % (macro average) |\n"
+
+
+def _eval_result(collection, result, metric):
+    """The metric as an entry of the hub's `model-index`."""
     low, high = result["interval"]
     return EvalResult(
         task_type="audio-classification",
@@ -98,9 +112,9 @@ def _eval_result(collection, result):
         dataset_config=result["protocol"],
         dataset_split="test",
         dataset_args={"tracks": result["tracks"]},
-        metric_type="accuracy",
-        metric_name=f"accuracy, 95 % interval {low:.3f} to {high:.3f}",
-        metric_value=result["accuracy"],
+        metric_type=_key(metric),
+        metric_name=f"{metric}, 95 % interval {low:.3f} to {high:.3f}",
+        metric_value=result[_key(metric)],
         metric_args={"interval": list(result["interval"])},
     )
 
@@ -132,9 +146,28 @@ def _limit(calibration):
     )
 
 
+def _per_genre(config):
+    """The average precision and the threshold of each genre."""
+    tested, thresholds = config["result"]["average_precision"], config["calibration"]["thresholds"]
+    rows = [
+        [
+            _cell(genre),
+            f"{100 * tested[genre]:.1f} %" if genre in tested else "not tested",
+            f"{thresholds[genre]:.2f}",
+        ]
+        for genre in config["genres"]
+    ]
+    table = _markdown(["genre", "average precision", "threshold"], rows)
+    return "A song has each genre whose\nprobability reaches its threshold:\n\n" + table
+
+
+def _cell(name):
+    return str(name).replace("|", "\\|")
+
+
 def _matrix(counts):
     """The confusion matrix in Markdown; of many genres, a row for each instead of a column."""
-    names = [str(name).replace("|", "\\|") for name in counts.index]
+    names = list(map(_cell, counts.index))
     if len(names) > LARGE:
         return "The genres:\n\n" + _markdown(
             ["genre", "test tracks", "correct", "most often predicted as, when wrong"],

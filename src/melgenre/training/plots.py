@@ -10,6 +10,7 @@ import torch
 from fastai.vision.all import Learner
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from scipy.special import expit, logit
 
 from ..data.table import probabilities
 from ..errors import MelgenreError
@@ -17,6 +18,7 @@ from ..heads import head_with_ood_score
 from .calibration import OOD_QUANTILE, calibrate, calibration_bins, logits_and_scores
 from .image_loader import image_batch
 from .learner import predict_tracks
+from .multi_label import genre_targets, is_multi_label_learner
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Of Okabe and Ito, "Color universal design" (2008): readers with colour blindness tell them apart.
@@ -82,7 +84,8 @@ def plot_reliability(learn: Learner) -> Axes:
 
     Of clips that are predicted with a confidence of 70 %, 70 % should be correct: then the points
     lie on the diagonal (Guo et al., "On calibration of modern neural networks", 2017). Points below
-    it are overconfident. The temperature is fitted on these same clips, so the error after
+    it are overconfident. Where songs have several genres, each pair of a clip and a genre is a
+    prediction of its own. The temperature is fitted on these same clips, so the error after
     calibration is a little optimistic.
 
     Parameters
@@ -103,10 +106,15 @@ def plot_reliability(learn: Learner) -> Axes:
     """
     predictions = predict_tracks(learn, _validation_clips(learn))
     temperature = calibrate(learn)["temperature"]
-    correct = (predictions["predicted"] == predictions["genre"]).to_numpy()
     before = probabilities(predictions).to_numpy()
-    after = before ** (1 / temperature)  # logits that are divided by the temperature
-    after /= after.sum(axis=1, keepdims=True)
+    if is_multi_label_learner(learn):  # each pair of a clip and a genre is a prediction
+        correct = genre_targets(learn, predictions).numpy().ravel()
+        before = before.reshape(-1, 1)
+        after = expit(logit(before) / temperature)
+    else:
+        correct = (predictions["predicted"] == predictions["genre"]).to_numpy()
+        after = before ** (1 / temperature)  # logits that are divided by the temperature
+        after /= after.sum(axis=1, keepdims=True)
     n_bins = 10 if len(correct) >= 10 * CLIPS_PER_BIN else 5
     _, ax = plt.subplots(figsize=(4.5, 5.2), layout="constrained")
     ax.plot([0, 1], [0, 1], ":", color="grey", label="perfect calibration")
@@ -128,7 +136,7 @@ def plot_reliability(learn: Learner) -> Axes:
         ax.plot([], [], marker, color=colour, label=label)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.grid(alpha=0.3)
-    ax.set_title(f"{len(correct)} validation clips in {n_bins} bins", fontsize=10)
+    ax.set_title(f"{len(predictions)} validation clips in {n_bins} bins", fontsize=10)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     return ax
 

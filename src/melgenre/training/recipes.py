@@ -28,10 +28,11 @@ class Recipe:
     freeze_epochs, epochs
         Epochs with the body frozen, and epochs of all layers after them.
     smoothing
-        Label smoothing of the loss.
+        Label smoothing of the cross-entropy; where songs have several genres there is none.
     shrinkage
         Of the covariances, for linear heads that are fitted in closed form, by linear discriminant
-        analysis; None: all heads are trained by the optimiser.
+        analysis (of each genre against the rest, where songs have several); None: all heads are
+        trained by the optimiser.
     lr, lr_ratio
         Largest learning rate of the last layers once all layers are trained, and how many times
         smaller that of the first ones is.
@@ -42,7 +43,8 @@ class Recipe:
     balanced
         Every genre weighs the same, however many tracks it has: the loss of a track is divided by
         the number of its genre's tracks (King and Zeng, "Logistic regression in rare events data",
-        2001), and a linear discriminant has the same prior for all genres.
+        2001), and a linear discriminant has the same prior for all genres. Where songs have several
+        genres, the tracks with a genre weigh as much as those without it.
     built_in
         The recipe for the backbone in the package, which is trained where the weights of a network
         cannot be downloaded.
