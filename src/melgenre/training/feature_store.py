@@ -21,6 +21,9 @@ MOST_IN_MEMORY = 2**29
 BLOCK_BYTES = 2**26
 """Bytes of features that a pass over all rows reads at a time."""
 
+MAPPED_ROWS = 1000
+"""Rows that are read by one mapping of a file: the system maps 64 kB around each."""
+
 RECORD = np.dtype([("key", "S16"), ("crc", "<u4")])
 """Of a row: the MD5 checksum of the image, and the CRC-32 of the features."""
 
@@ -134,8 +137,8 @@ def _write_at(file, offset, array):
 class StoredFeatures:
     """Features on disk: an array [shape=(n, ...), dtype=float32] of which indexing reads rows.
 
-    The files are mapped to memory for the time of one access, so that the memory of the process
-    does not grow. `numpy.asarray` reads all rows.
+    The files are mapped to memory for some rows at a time, so that the memory of the process does
+    not grow. `numpy.asarray` reads all rows.
 
     Parameters
     ----------
@@ -159,8 +162,11 @@ class StoredFeatures:
         read = []
         for file, shape, (_, rows) in zip(self.files, self.row_shapes, self.parts, strict=True):
             count = os.fstat(file.fileno()).st_size // (4 * math.prod(shape))
-            mapped = np.memmap(file, np.float32, "r", shape=(count, *shape))
-            read.append(mapped[rows[index]])
+            wanted = rows[index]
+            read.append(np.empty((len(wanted), *shape), np.float32))
+            for start in range(0, len(wanted), MAPPED_ROWS):
+                mapped = np.memmap(file, np.float32, "r", shape=(count, *shape))
+                read[-1][start : start + MAPPED_ROWS] = mapped[wanted[start : start + MAPPED_ROWS]]
         return read[0] if len(read) == 1 else np.concatenate(read, axis=1)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
