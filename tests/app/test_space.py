@@ -52,8 +52,8 @@ def test_the_requirements_are_the_tested_ones(space):
     required = (space / "requirements.txt").read_text().splitlines()
     assert set(required) <= set(tested)
     names = {re.match(r"[\w-]+", line)[0] for line in required}
-    assert names == {"av", "filelock", "lazy-loader", "matplotlib", "numpy", "onnxruntime",
-                     "pandas", "soundfile", "soxr", "tqdm", "typer"}  # fmt: skip
+    assert names == {"av", "filelock", "joblib", "lazy-loader", "matplotlib", "numpy",
+                     "onnxruntime", "pandas", "soundfile", "soxr", "tqdm", "typer"}  # fmt: skip
     # Spaces install the SDK in the version of the header.
     assert f"gradio=={header(space)['sdk_version']}" in tested
 
