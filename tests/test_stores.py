@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from joblib.externals.loky import get_reusable_executor
 
 from melgenre import paths
 from melgenre.data.collection import load_collection
@@ -102,6 +103,8 @@ def store():
             ("AWS_DEFAULT_REGION", "us-east-1"),
         ):
             patch.setenv(name, value)
+        # Workers of earlier tests do not have these variables.
+        get_reusable_executor().shutdown(wait=True)
         yield store
     store.kill()
     store.server.kill()
