@@ -89,17 +89,23 @@ class FeatureStore:
         """Add rows [shape=(n, ...), dtype=float32]. Raises `OSError` if they cannot be written."""
         features = np.ascontiguousarray(features)
         with locked(self.folder):  # another process may add to it at the same time
-            if self.shape() != features.shape[1:]:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir(parents=True)
-                with atomic_write(self.folder / "shape.json") as part:
-                    part.write_text(json.dumps(features.shape[1:]))
-            sweep(self.folder)
-            count = self._count(features.shape[1:])
-            records = np.zeros(len(keys), RECORD)
-            records["key"], records["crc"] = keys, [zlib.crc32(row) for row in features]
-            _write_at(self.rows, count * features[0].nbytes, features)
-            _write_at(self.records, count * RECORD.itemsize, records)
+            new = self.shape() != features.shape[1:]
+            try:
+                if new:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    self.folder.mkdir(parents=True)
+                    with atomic_write(self.folder / "shape.json") as part:
+                        part.write_text(json.dumps(features.shape[1:]))
+                sweep(self.folder)
+                count = self._count(features.shape[1:])
+                records = np.zeros(len(keys), RECORD)
+                records["key"], records["crc"] = keys, [zlib.crc32(row) for row in features]
+                _write_at(self.rows, count * features[0].nbytes, features)
+                _write_at(self.records, count * RECORD.itemsize, records)
+            except OSError:
+                if new:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
 
     def _count(self, shape):
         """The number of complete rows."""
