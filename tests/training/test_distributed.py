@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,13 +51,25 @@ def tiny(tmp_path_factory):
 def launch(home, *arguments):
     """Run the script as `accelerate launch` does on GPUs, but on a CPU."""
     script = [str(Path(__file__).with_name("distributed_script.py")), *map(str, arguments)]
-    options = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    options += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, *script]
+    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     changes = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "MELGENRE_BF16": "0"}
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, **changes, "MELGENRE_HOME": str(home), "PYTHONPATH": path}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        # At a port that is taken, the launcher binds a free one itself; a port that is chosen for
+        # it can be taken by another program before it is bound.
+        options += ["--main_process_port", str(taken.getsockname()[1])]
+        command = [sys.executable, "-m", "accelerate.commands.launch", *options, *script]
+        launcher = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        try:
+            _, errors = launcher.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            launcher.terminate()  # it ends its processes; killed, it would leave them behind
+            pytest.fail(f"The launch took too long: {launcher.communicate()[1]}")
+    return subprocess.CompletedProcess(command, launcher.returncode, stderr=errors)
 
 
 @pytest.fixture(scope="module")

@@ -71,13 +71,13 @@ class SongTable:
         self._starts = array("q")  # of the rows, and the end of the last
         if file.exists():
             self._read_index(model)
-        self._opened = file.open("r+b" if self._starts else "wb")
-        if self._starts:
-            self._opened.truncate(self._starts[-1])  # the partial last line of a killed run
-            self._opened.seek(0, io.SEEK_END)
-        else:
-            self._opened.write(_line(columns))
-            self._starts.append(self._opened.tell())
+        if not self._starts:
+            with atomic_write(file) as part:  # a killed run leaves no file without its header
+                part.write_bytes(_line(columns))
+            self._starts.append(file.stat().st_size)
+        self._opened = file.open("r+b")
+        self._opened.truncate(self._starts[-1])  # the partial last line of a killed run
+        self._opened.seek(0, io.SEEK_END)
 
     def __len__(self):
         return len(self._rows)
