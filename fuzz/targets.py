@@ -111,7 +111,7 @@ def safetensors(folder, content, choice):
     import melgenre.networks
 
     # A real network has 45 MB, which would be too slow.
-    melgenre.networks.build_network = lambda name, n_genres, body: seeds.tiny_network(n_genres)
+    melgenre.networks.build_network = lambda name, n_genres, body, **_: seeds.tiny_network(n_genres)
     _model(folder, "model.safetensors", content, "torch")
 
 
