@@ -230,6 +230,13 @@ def test_images_that_exist_are_taken_as_they_are(songs, tmp_path, small_shards):
         extract_shards(songs, tmp_path / "again", progress=False)
 
 
+def test_images_in_shards_are_kept_by_an_extraction_of_single_files(songs, tmp_path, small_shards):
+    made = extract(songs, tmp_path / "shards")
+    kept = extract_melspectrograms(made, tmp_path / "files", settings=SHORT, progress=False)
+    assert kept["image"].tolist() == made["image"].tolist()
+    assert not list((tmp_path / "files").rglob("*.png"))
+
+
 def test_tables_that_no_shard_can_hold_get_a_sentence(songs, tmp_path):
     twice = pd.concat([songs, songs.head(1)])
     with pytest.raises(ImageError, match=f"{songs['track_id'][0]!r} occurs twice"):

@@ -42,10 +42,15 @@ def shard_row(image: str | Path) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
+def image_file(image: str | Path) -> str:
+    """The file that an image is in: its own, or its shard."""
+    shard = shard_row(image)
+    return shard[0] if shard else str(image)
+
+
 def image_exists(image: str | Path) -> bool:
     """Whether there is the file of an image, or its shard."""
-    shard = shard_row(image)
-    return as_path(shard[0] if shard else image).exists()
+    return as_path(image_file(image)).exists()
 
 
 def read_image(image: str | Path) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.audio import AudioError, audio_duration, load_audio
+from ..data.image_files import image_file
 from ..data.mel_settings import (
     ImageError,
     MelSettings,
@@ -131,7 +132,7 @@ def extract_melspectrograms(
         images = ready.where(ready.notna(), pd.Series(files, index=tracks.index, dtype=object))
         made = tracks.assign(image=images)
         skipped = _make_missing(made[ready.isna()], records_file, settings, progress)
-    exist = [stamp != "" for stamp in stamps(made["image"].tolist())]
+    exist = [stamp != "" for stamp in stamps(list(map(image_file, made["image"])))]
     made = made[exist].reset_index(drop=True)
     if made.empty:
         reason = ": ".join(skipped[0]) if skipped else "there is no track."
