@@ -39,6 +39,12 @@ def watch(found):
         found.append(round(megabytes("VmRSS")))
         time.sleep(1)
 over_time, folder, out = [], sys.argv[1], sys.argv[2]
+def measure(classifier, work):
+    threading.Thread(target=watch, args=(over_time,), daemon=True).start()
+    started = time.perf_counter()
+    rows = work(classifier)
+    seconds = time.perf_counter() - started
+    print(json.dumps([rows, seconds, megabytes("VmHWM"), over_time]))
 """
 CLASSIFY = (
     PROCESS
@@ -46,12 +52,10 @@ CLASSIFY = (
 from melgenre.inference.batch import predict_songs
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.songs import list_songs
-classifier = GenreClassifier.load(sys.argv[3])
-threading.Thread(target=watch, args=(over_time,), daemon=True).start()
-started = time.perf_counter()
-rows = sum(1 for _ in predict_songs(classifier, list_songs(folder), out, progress=False))
-seconds = time.perf_counter() - started
-print(json.dumps([rows, seconds, megabytes("VmHWM"), over_time]))
+measure(
+    GenreClassifier.load(sys.argv[3]),
+    lambda model: sum(1 for _ in predict_songs(model, list_songs(folder), out, progress=False)),
+)
 """
 )
 EMBED = (
@@ -59,12 +63,10 @@ EMBED = (
     + """
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.embeddings import embed_folder
-classifier = GenreClassifier.load(sys.argv[3])
-threading.Thread(target=watch, args=(over_time,), daemon=True).start()
-started = time.perf_counter()
-rows = len(embed_folder(classifier, folder, out, progress=False).songs)
-seconds = time.perf_counter() - started
-print(json.dumps([rows, seconds, megabytes("VmHWM"), over_time]))
+measure(
+    GenreClassifier.load(sys.argv[3]),
+    lambda model: len(embed_folder(model, folder, out, progress=False).songs),
+)
 """
 )
 EXTRACT = (

@@ -60,6 +60,14 @@ class Shard(NamedTuple):
         return whole.with_name(f"{whole.stem}.{self.number}-of-{self.count}{whole.suffix}")
 
 
+def several_models(whole: str | Path | UPath) -> str:
+    """The sentence for shards that do not belong together."""
+    return (
+        f"The shards of {printable(as_path(whole).name)} are of several models. Run them again "
+        "with one."
+    )
+
+
 def shard_files(whole: str | Path | UPath) -> list[Path | UPath]:
     """The files of all shards of a file, in the order of their numbers.
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import MelgenreError, MelgenreWarning
 from ..files import locked
 from ..paths import StoreError, as_path, is_url, local_copy, patiently, walk_order
-from ..shard import Shard, shard_files
+from ..shard import Shard, several_models, shard_files
 from ..text import printable, short
 from .batch import cannot_write, map_songs, reason_of
 from .classifier import GenreClassifier
@@ -220,10 +220,7 @@ def merge_embeddings(whole: str | Path | UPath) -> int:
     shards = list(map(load_embeddings, shard_files(whole)))
     models = {shard.model for shard in shards}
     if len(models) > 1:
-        raise EmbeddingError(
-            f"The shards of {printable(as_path(whole).name)} are of several models. Run them again "
-            "with one."
-        )
+        raise EmbeddingError(several_models(whole))
     with VectorStore() as store:
         for one in shards:
             for row in zip(one.songs, one.modified, one.vectors, strict=True):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..errors import MelgenreError, MelgenreWarning
 from ..files import atomic_write, locked, sweep, temporary_folder
 from ..paths import as_path, is_url, local_copy, patiently, upload
-from ..shard import shard_files
+from ..shard import several_models, shard_files
 from ..text import printable, spreadsheet_plain, spreadsheet_safe
 
 if TYPE_CHECKING:
@@ -263,10 +263,7 @@ def merge_tables(whole: str | Path | UPath) -> int:
         for row in filter(None, chain.from_iterable(zip_longest(*tables))):
             models.add(row[-1])
             if any(other != header for other in others) or len(models) > 1:
-                raise TableError(
-                    f"The shards of {printable(as_path(whole).name)} are of several models. Run "
-                    "them again with one."
-                )
+                raise TableError(several_models(whole))
             if row[0] not in songs:
                 songs.add(row[0])
                 out.writerow(row)
