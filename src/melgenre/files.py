@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -203,6 +204,22 @@ def _hold(part: Path, missing: int | None = None) -> int | None:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{MARK}{zlib.crc32(os.fsencode(path.name)):08x}{suffix}")
+
+
+def due_again(started: float, seconds: float, share: float) -> float:
+    """When to write a file of a long run again: after `seconds`, or later where writing is slow.
+
+    Parameters
+    ----------
+    started
+        When the writing that has now ended began, by `time.monotonic`.
+    seconds
+        At least, until the next time.
+    share
+        Of the time, at most, that writing takes.
+    """
+    now = time.monotonic()
+    return now + max(seconds, (now - started) / share)
 
 
 def read_json(file: str | Path) -> Any:

@@ -23,7 +23,7 @@ from ..data.mel_settings import (
     settle_settings,
 )
 from ..data.recording import audio_errors, display_name, fetched
-from ..files import atomic_write, locked, project_folder, sweep
+from ..files import atomic_write, due_again, locked, project_folder, sweep
 from ..parallel import parallel_map
 from ..paths import StoreError, absolute, as_path, is_url, stamps
 from ..shard import Shard
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 RECORDS_FILE = "sources.json"
 SECONDS_BETWEEN_RECORDS = 2  # a killed run repeats the images since the last record
-SHARE_OF_WORK = 20  # records are written in a twentieth of the time at most
+LARGEST_SHARE = 0.05  # of the time, for writing records
 MAX_NAME_BYTES = 251  # of an image's name without its ending
 
 
@@ -254,8 +254,7 @@ def _write_records(file, records):
     started = time.monotonic()
     with atomic_write(file) as part:
         part.write_text(json.dumps(dict(sorted(records.items())), indent=0) + "\n")
-    now = time.monotonic()
-    return now + max(SECONDS_BETWEEN_RECORDS, SHARE_OF_WORK * (now - started))
+    return due_again(started, SECONDS_BETWEEN_RECORDS, LARGEST_SHARE)
 
 
 def _make_image(path, target, settings):

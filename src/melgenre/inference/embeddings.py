@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MelgenreError, MelgenreWarning
-from ..files import locked
+from ..files import due_again, locked
 from ..paths import StoreError, as_path, is_url, local_copy, patiently, walk_order
 from ..shard import Shard, several_models, shard_files
 from ..text import printable, short
@@ -162,8 +162,7 @@ def _save(file, store, songs, model):
         raise
     except OSError as error:
         raise cannot_write(file, error.strerror) from error
-    now = time.monotonic()
-    return now + max(SECONDS_BETWEEN, (now - started) / LARGEST_SHARE)
+    return due_again(started, SECONDS_BETWEEN, LARGEST_SHARE)
 
 
 def load_embeddings(file: str | Path | UPath) -> Embeddings:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import MelgenreError, MelgenreWarning
-from ..files import atomic_write, locked, sweep, temporary_folder
+from ..files import atomic_write, due_again, locked, sweep, temporary_folder
 from ..paths import as_path, is_url, local_copy, patiently, upload
 from ..shard import several_models, shard_files
 from ..text import printable, spreadsheet_plain, spreadsheet_safe
@@ -228,8 +228,7 @@ class _RemoteTable(SongTable):
         if time.monotonic() > self._due:
             started = time.monotonic()
             upload(self.file, self._remote)
-            took = time.monotonic() - started
-            self._due = started + max(SECONDS_BETWEEN_UPLOADS, took / LARGEST_SHARE)
+            self._due = due_again(started, SECONDS_BETWEEN_UPLOADS, LARGEST_SHARE)
 
     def close(self):
         super().close()
