@@ -1,105 +1,35 @@
-"""Songs a second on workers of a cluster, a killed worker, and the start of a run that resumes.
+"""Songs a second on the workers of a cluster, and a worker that is killed.
 
-python benchmarks/scaling.py [--clips 384] [--songs 100000] [--resumed 100000 1000000]
+python benchmarks/scaling.py [--clips 1536]
 """
 
 import argparse
 import itertools
-import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import joblib
-import numpy as np
-import soundfile
-from bench import clips, in_a_process, keep
+from bench import clips, keep
 
 from melgenre.data.mel_settings import MelSettings
+from melgenre.features.images import make_png
 from melgenre.inference.batch import classify_folder
 from melgenre.inference.classifier import GenreClassifier
-
-TINY = MelSettings(sample_rate=1000, n_fft=128, hop_length=64, n_mels=32, duration=1.0)
-"""Of the made-up songs: their images are so small that files and rows take most of the time."""
-
-PROCESS = """
-import json, re, sys, threading, time
-from pathlib import Path
-def megabytes(what):
-    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-def watch(found):
-    while True:
-        found.append(round(megabytes("VmRSS")))
-        time.sleep(1)
-over_time, folder, out = [], sys.argv[1], sys.argv[2]
-def measure(classifier, work):
-    threading.Thread(target=watch, args=(over_time,), daemon=True).start()
-    started = time.perf_counter()
-    rows = work(classifier)
-    seconds = time.perf_counter() - started
-    print(json.dumps([rows, seconds, megabytes("VmHWM"), over_time]))
-"""
-CLASSIFY = (
-    PROCESS
-    + """
-from melgenre.inference.batch import predict_songs
-from melgenre.inference.classifier import GenreClassifier
-from melgenre.inference.songs import list_songs
-measure(
-    GenreClassifier.load(sys.argv[3]),
-    lambda model: sum(1 for _ in predict_songs(model, list_songs(folder), out, progress=False)),
-)
-"""
-)
-EMBED = (
-    PROCESS
-    + """
-from melgenre.inference.classifier import GenreClassifier
-from melgenre.inference.embeddings import embed_folder
-measure(
-    GenreClassifier.load(sys.argv[3]),
-    lambda model: len(embed_folder(model, folder, out, progress=False).songs),
-)
-"""
-)
-EXTRACT = (
-    PROCESS
-    + """
-from melgenre.data.mel_settings import checked_settings
-started = time.perf_counter()
-from melgenre.data.tracks import find_tracks
-from melgenre.features.images import extract_melspectrograms
-settings = checked_settings(json.loads(sys.argv[3]))
-made = extract_melspectrograms(find_tracks(folder), out, settings=settings, progress=False)
-print(json.dumps([len(made), time.perf_counter() - started, megabytes("VmHWM"), []]))
-"""
-)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=384)
-    parser.add_argument("--songs", type=int, default=100_000)
-    parser.add_argument("--resumed", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--parts", nargs="+", default=["workers", "kill", "songs", "resume"])
+    parser.add_argument("--clips", type=int, default=1536)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if "workers" in options.parts:
-            keep("scaling_workers", on_workers(Path(folder), options.clips))
-        if "kill" in options.parts:
-            keep("scaling_kill", [kill_a_worker(Path(folder), options.clips // 4)])
-        if "songs" in options.parts:
-            rows, more = made_up_songs(Path(folder), options.songs)
-            keep("scaling_songs", rows, megabytes_each_second=more)
-        if "resume" in options.parts:
-            keep("scaling_resume", [row for n in options.resumed for row in resume(folder, n)])
+        keep("scaling", on_workers(Path(folder), options.clips))
+        keep("killed_worker", [kill_a_worker(Path(folder), options.clips // 16)])
 
 
 def link_clips(folder, count):
@@ -112,12 +42,20 @@ def link_clips(folder, count):
     return folder / "music"
 
 
+WORKER = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+"""Settings of glibc for the workers: as Dask sets them, each large array is taken anew from the
+system, which doubles the time of a song."""
+
+
 @contextmanager
 def workers(count):
     """A cluster of so many processes with one thread each."""
+    import dask
     from dask.distributed import Client, LocalCluster
 
+    os.environ.update(WORKER)  # before Dask's own values
     with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(
             n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=50
         ) as cluster,
@@ -128,37 +66,77 @@ def workers(count):
         yield client
 
 
-def on_workers(folder, count):
-    """Songs a second of images, and of genres of a quarter of the songs, on 1, 2 and 4 workers."""
+def on_workers(folder, count, rounds=4):
+    """Songs a second on 1, 2 and 4 workers, and in as many processes without a cluster: images,
+    and the genres of a quarter of the songs.
+
+    The numbers of workers take turns, and each counts by its best round.
+    """
     from melgenre.data.tracks import find_tracks
     from melgenre.features.images import extract_melspectrograms
     from melgenre.inference.songs import find_audio_files
 
     tracks, classifier = find_tracks(link_clips(folder, count)), GenreClassifier.load()
+    songs, best = find_audio_files(folder / "music"), {}
     targets = (folder / f"images {number}" for number in itertools.count())
-    songs, rows, single = find_audio_files(folder / "music")[: count // 4], [], {}
-    for number in (1, 2, 4):
+    ways = {
+        "images": (count, lambda some: extract_melspectrograms(
+            tracks.head(some), next(targets), progress=False)),
+        "genres": (count // 4, lambda some: classify_folder(
+            classifier, songs[:some], progress=False)),
+    }  # fmt: skip
+    for number in (1, 2, 4) * rounds:
+        seconds = {}
         with workers(number):
-            ways = {
-                "images": (count, lambda some: extract_melspectrograms(
-                    tracks.head(some), next(targets), progress=False)),
-                "genres": (count // 4, lambda some: classify_folder(
-                    classifier, songs[:some], progress=False)),
-            }  # fmt: skip
             for what, (size, way) in ways.items():
-                way(8 * number)  # each worker imports what it needs
-                seconds = []
-                for _ in range(2):
-                    started = time.perf_counter()
-                    way(size)
-                    seconds.append(time.perf_counter() - started)
-                rate = size / min(seconds)
-                single.setdefault(what, rate)
-                rows.append({
-                    "what": what, "workers": number, "songs a second": round(rate, 2),
-                    "efficiency": round(rate / single[what] / number, 3),
-                })  # fmt: skip
-    return rows
+                way(16 * number)  # each worker imports what it needs
+                started = time.perf_counter()
+                way(size)
+                seconds[what, "workers"] = time.perf_counter() - started
+        for what, (size, _) in ways.items():
+            seconds[what, "processes"] = in_processes(what, songs[:size], number)
+            for how in ("workers", "processes"):
+                rates = best.setdefault((what, number), {"workers": 0, "processes": 0})
+                rates[how] = max(rates[how], size / seconds[what, how])
+    return [
+        {"what": what, "workers": number, "songs a second": round(rates["workers"], 1),
+         "efficiency": round(rates["workers"] / best[what, 1]["workers"] / number, 2),
+         "songs a second without a cluster": round(rates["processes"], 1),
+         "efficiency without a cluster":
+            round(rates["processes"] / best[what, 1]["processes"] / number, 2)}
+        for (what, number), rates in best.items()
+    ]  # fmt: skip
+
+
+def in_processes(what, songs, count):
+    """Seconds of processes that have a share of the songs each and nothing else to do."""
+    context = get_context("spawn")
+    ready = context.Barrier(count + 1)
+    processes = [
+        context.Process(target=share, args=(what, songs[number::count], ready))
+        for number in range(count)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    started = time.perf_counter()
+    for process in processes:
+        process.join()
+    return time.perf_counter() - started
+
+
+def share(what, songs, ready):
+    """Images or genres of some songs, one after the other."""
+    classifier, settings = GenreClassifier.load().on_one_core(), MelSettings()
+    with tempfile.NamedTemporaryFile() as file:
+        ways = {
+            "images": lambda song: Path(file.name).write_bytes(make_png(song, settings)[0]),
+            "genres": classifier.predict,
+        }
+        ways[what](songs[0])
+        ready.wait()
+        for song in songs:
+            ways[what](song)
 
 
 def kill_a_worker(folder, count):
@@ -179,107 +157,6 @@ def kill_a_worker(folder, count):
         classify_folder(classifier, music, file, progress=False)
     same = file.read_bytes() == whole.read_bytes()
     return {"what": "a worker killed after half of the songs", "songs": count, "same bytes": same}
-
-
-def make_songs(folder, count, size=None):
-    """So many files of a second in folders of a thousand: 1 kB each, or empty."""
-    song = folder / "song.wav"
-    folder.mkdir(parents=True)
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 1100)
-    soundfile.write(song, noise, 1000, subtype="PCM_U8")
-    content = song.read_bytes() if size is None else b""
-    song.unlink()
-    for start in range(0, count, 1000):
-        album = folder / f"genre {start // 1000 % 16}" / f"{start // 1000:04d}"
-        album.mkdir(parents=True)
-        for number in range(start, min(start + 1000, count)):
-            (album / f"{number:07d}.wav").write_bytes(content)
-
-
-def tiny_model(folder):
-    """A small network for tiny images: it predicts nothing of use."""
-    program = Path(__file__).with_name("tiny_model.py")
-    settings = json.dumps(vars(TINY))
-    command = [sys.executable, "-W", "ignore", str(program), str(folder), settings]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def made_up_songs(folder, count):
-    """Genres and embeddings of many tiny songs in one run, with the memory in each second."""
-    make_songs(folder / "songs", count)
-    tiny_model(folder / "model")
-    rows, more = [], {}
-    for what, program, out in (("genres", CLASSIFY, "g.csv"), ("embeddings", EMBED, "e.npz")):
-        done, seconds, peak, over_time = in_a_process(
-            program, folder / "songs", folder / out, folder / "model"
-        )
-        tenth = over_time[len(over_time) // 10]
-        rows.append({
-            "what": what, "songs": done, "seconds": round(seconds), "peak MB": round(peak),
-            "MB after a tenth": tenth, "MB at the end": over_time[-1],
-        })  # fmt: skip
-        more[what] = over_time
-    return rows, more
-
-
-def resume(folder, count):
-    """Seconds and memory of a run over songs that are all done."""
-    from melgenre.inference.song_table import song_table
-    from melgenre.inference.songs import list_songs
-    from melgenre.inference.vector_store import write_embeddings
-
-    folder = Path(folder, f"resumed {count}")
-    make_songs(folder / "songs", count, size=0)
-    tiny_model(folder / "model")
-    classifier = GenreClassifier.load(folder / "model")
-    columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres)]
-    columns += ["ood_score", "error", "modified", "model"]
-    names, stamps = [], []
-    with song_table(folder / "g.csv", columns, classifier.fingerprint) as table:
-        for song in list_songs(folder / "songs"):
-            row = dict.fromkeys(columns[2:-3], 0.1234) | {"song": song.name, "genre": "a"}
-            table.write(row | {"modified": song.stamp, "model": classifier.fingerprint})
-            names.append(song.name)
-            stamps.append(song.stamp)
-    width = 512
-    blocks = (np.ones((min(8192, count - at), width), np.float32) for at in range(0, count, 8192))
-    write_embeddings(folder / "e.npz", names, stamps, blocks, classifier.fingerprint)
-    rows = []
-    for what, program, out in (("genres", CLASSIFY, "g.csv"), ("embeddings", EMBED, "e.npz")):
-        done, seconds, peak, _ = in_a_process(
-            program, folder / "songs", folder / out, folder / "model"
-        )
-        rows.append({
-            "what": f"resume {what}", "songs": done, "seconds": round(seconds, 1),
-            "peak MB": round(peak),
-        })  # fmt: skip
-    rows.append(resume_images(folder, count))
-    shutil.rmtree(folder)
-    return rows
-
-
-def resume_images(folder, count):
-    """As `resume`, for images that exist."""
-    from melgenre.data.mel_settings import save_settings
-    from melgenre.data.tracks import find_tracks
-    from melgenre.features.images import RECORDS_FILE, _image_file, sources_of
-
-    images = folder / "images"
-    images.mkdir()
-    save_settings(TINY, images)
-    tracks, records = find_tracks(folder / "songs"), {}
-    sources = sources_of(tracks["path"].tolist(), images)
-    for genre, track, source in zip(tracks["genre"], tracks["track_id"], sources, strict=True):
-        file = Path(_image_file(images, genre, track))
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-        records[file.relative_to(images).as_posix()] = source
-    (images / RECORDS_FILE).write_text(json.dumps(records))
-    settings = json.dumps(vars(TINY))
-    done, seconds, peak, _ = in_a_process(EXTRACT, folder / "songs", images, settings)
-    return {"what": "resume images", "songs": done, "seconds": round(seconds, 1),
-            "peak MB": round(peak)}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -63,10 +63,13 @@ def parallel_map(
         n_jobs=1 if total <= few else -1,
         prefer="threads" if threads else "processes",
         return_as="generator_unordered",
-        # Without Dask's and loky's batches of short calls, a long call holds back no result.
+        # Threads need no batches of short calls; in one, a long call holds back the others.
         batch_size=1 if threads else "auto",
     )
-    _adapt_dask(workers._backend)
+    if type(workers._backend).__name__ == "DaskDistributedBackend":
+        workers.batch_size = "auto"  # of half a second or so: a task of Dask costs 10 ms
+        workers.pre_dispatch = "4 * n_jobs"  # with joblib's 2, workers wait between two tasks
+        _adapt_dask(workers._backend)
     results = workers(delayed(_numbered)(function, *numbered) for numbered in enumerate(calls))
     bar = tqdm(total=total, desc=desc, unit=unit, disable=not (progress and total))
     with bar, _cluster_errors():
@@ -119,8 +122,6 @@ def _adapt_dask(backend: Any) -> None:
     It runs the callback of a call only if the call has returned or raised: joblib would wait for
     ever for a call that the cluster gave up. And of a cluster with one worker joblib makes no use.
     """
-    if type(backend).__name__ != "DaskDistributedBackend":
-        return
     submit, retrieve = backend.submit, backend.retrieve_result_callback
 
     def submit_and_watch(function, callback):

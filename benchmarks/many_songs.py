@@ -1,0 +1,193 @@
+"""Many made-up songs in one run: memory in each second, and the start of a run that resumes.
+
+python benchmarks/many_songs.py [--songs 100000] [--resumed 100000 1000000]
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from bench import in_a_process, keep
+
+from melgenre.data.mel_settings import MelSettings
+from melgenre.inference.classifier import GenreClassifier
+
+TINY = MelSettings(sample_rate=1000, n_fft=128, hop_length=64, n_mels=32, duration=1.0)
+"""Of the made-up songs: their images are so small that files and rows take most of the time."""
+
+PROCESS = """
+import json, re, sys, threading, time
+from pathlib import Path
+def megabytes(what):
+    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+def watch(found):
+    while True:
+        found.append(round(megabytes("VmRSS")))
+        time.sleep(1)
+over_time, folder, out = [], sys.argv[1], sys.argv[2]
+def measure(classifier, work):
+    threading.Thread(target=watch, args=(over_time,), daemon=True).start()
+    started = time.perf_counter()
+    rows = work(classifier)
+    seconds = time.perf_counter() - started
+    print(json.dumps([rows, seconds, megabytes("VmHWM"), over_time]))
+"""
+CLASSIFY = (
+    PROCESS
+    + """
+from melgenre.inference.batch import predict_songs
+from melgenre.inference.classifier import GenreClassifier
+from melgenre.inference.songs import list_songs
+measure(
+    GenreClassifier.load(sys.argv[3]),
+    lambda model: sum(1 for _ in predict_songs(model, list_songs(folder), out, progress=False)),
+)
+"""
+)
+EMBED = (
+    PROCESS
+    + """
+from melgenre.inference.classifier import GenreClassifier
+from melgenre.inference.embeddings import embed_folder
+measure(
+    GenreClassifier.load(sys.argv[3]),
+    lambda model: len(embed_folder(model, folder, out, progress=False).songs),
+)
+"""
+)
+EXTRACT = (
+    PROCESS
+    + """
+from melgenre.data.mel_settings import checked_settings
+started = time.perf_counter()
+from melgenre.data.tracks import find_tracks
+from melgenre.features.images import extract_melspectrograms
+settings = checked_settings(json.loads(sys.argv[3]))
+made = extract_melspectrograms(find_tracks(folder), out, settings=settings, progress=False)
+print(json.dumps([len(made), time.perf_counter() - started, megabytes("VmHWM"), []]))
+"""
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--songs", type=int, default=100_000)
+    parser.add_argument("--resumed", type=int, nargs="*", default=[100_000, 1_000_000])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.songs:
+            rows, more = made_up_songs(Path(folder), options.songs)
+            keep("many_songs", rows, megabytes_each_second=more)
+        if options.resumed:
+            keep("resume", [row for n in options.resumed for row in resume(folder, n)])
+
+
+def make_songs(folder, count, size=None):
+    """So many files of a second in folders of a thousand: 1 kB each, or empty."""
+    song = folder / "song.wav"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 1100)
+    soundfile.write(song, noise, 1000, subtype="PCM_U8")
+    content = song.read_bytes() if size is None else b""
+    song.unlink()
+    for start in range(0, count, 1000):
+        album = folder / f"genre {start // 1000 % 16}" / f"{start // 1000:04d}"
+        album.mkdir(parents=True)
+        for number in range(start, min(start + 1000, count)):
+            (album / f"{number:07d}.wav").write_bytes(content)
+
+
+def tiny_model(folder):
+    """A small network for tiny images: it predicts nothing of use."""
+    program = Path(__file__).with_name("tiny_model.py")
+    settings = json.dumps(vars(TINY))
+    command = [sys.executable, "-W", "ignore", str(program), str(folder), settings]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def made_up_songs(folder, count):
+    """Genres and embeddings of many tiny songs in one run, with the memory in each second."""
+    make_songs(folder / "songs", count)
+    tiny_model(folder / "model")
+    rows, more = [], {}
+    for what, program, out in (("genres", CLASSIFY, "g.csv"), ("embeddings", EMBED, "e.npz")):
+        done, seconds, peak, over_time = in_a_process(
+            program, folder / "songs", folder / out, folder / "model"
+        )
+        tenth = over_time[len(over_time) // 10]
+        rows.append({
+            "what": what, "songs": done, "seconds": round(seconds), "peak MB": round(peak),
+            "MB after a tenth": tenth, "MB at the end": over_time[-1],
+        })  # fmt: skip
+        more[what] = over_time
+    return rows, more
+
+
+def resume(folder, count):
+    """Seconds and memory of a run over songs that are all done."""
+    from melgenre.inference.song_table import song_table
+    from melgenre.inference.songs import list_songs
+    from melgenre.inference.vector_store import write_embeddings
+
+    folder = Path(folder, f"resumed {count}")
+    make_songs(folder / "songs", count, size=0)
+    tiny_model(folder / "model")
+    classifier = GenreClassifier.load(folder / "model")
+    columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres)]
+    columns += ["ood_score", "error", "modified", "model"]
+    names, stamps = [], []
+    with song_table(folder / "g.csv", columns, classifier.fingerprint) as table:
+        for song in list_songs(folder / "songs"):
+            row = dict.fromkeys(columns[2:-3], 0.1234) | {"song": song.name, "genre": "a"}
+            table.write(row | {"modified": song.stamp, "model": classifier.fingerprint})
+            names.append(song.name)
+            stamps.append(song.stamp)
+    width = 512
+    blocks = (np.ones((min(8192, count - at), width), np.float32) for at in range(0, count, 8192))
+    write_embeddings(folder / "e.npz", names, stamps, blocks, classifier.fingerprint)
+    rows = []
+    for what, program, out in (("genres", CLASSIFY, "g.csv"), ("embeddings", EMBED, "e.npz")):
+        done, seconds, peak, _ = in_a_process(
+            program, folder / "songs", folder / out, folder / "model"
+        )
+        rows.append({
+            "what": f"resume {what}", "songs": done, "seconds": round(seconds, 1),
+            "peak MB": round(peak),
+        })  # fmt: skip
+    rows.append(resume_images(folder, count))
+    shutil.rmtree(folder)
+    return rows
+
+
+def resume_images(folder, count):
+    """As `resume`, for images that exist."""
+    from melgenre.data.mel_settings import save_settings
+    from melgenre.data.tracks import find_tracks
+    from melgenre.features.images import RECORDS_FILE, _image_file, sources_of
+
+    images = folder / "images"
+    images.mkdir()
+    save_settings(TINY, images)
+    tracks, records = find_tracks(folder / "songs"), {}
+    sources = sources_of(tracks["path"].tolist(), images)
+    for genre, track, source in zip(tracks["genre"], tracks["track_id"], sources, strict=True):
+        file = Path(_image_file(images, genre, track))
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        records[file.relative_to(images).as_posix()] = source
+    (images / RECORDS_FILE).write_text(json.dumps(records))
+    settings = json.dumps(vars(TINY))
+    done, seconds, peak, _ = in_a_process(EXTRACT, folder / "songs", images, settings)
+    return {"what": "resume images", "songs": done, "seconds": round(seconds, 1),
+            "peak MB": round(peak)}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
