@@ -5,6 +5,7 @@ python benchmarks/many_songs.py [--songs 100000] [--resumed 100000 1000000]
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,48 +32,43 @@ def watch(found):
         found.append(round(megabytes("VmRSS")))
         time.sleep(1)
 over_time, folder, out = [], sys.argv[1], sys.argv[2]
-def measure(classifier, work):
+def measure(work, module):
+    begun, parallel_map = [], module.parallel_map
+    def note_and_map(*arguments, **options):
+        begun.append(time.perf_counter() - started)
+        return parallel_map(*arguments, **options)
+    module.parallel_map = note_and_map
     threading.Thread(target=watch, args=(over_time,), daemon=True).start()
     started = time.perf_counter()
-    rows = work(classifier)
+    rows = work()
     seconds = time.perf_counter() - started
-    print(json.dumps([rows, seconds, megabytes("VmHWM"), over_time]))
+    print(json.dumps([rows, begun[0], seconds, megabytes("VmHWM"), over_time]))
 """
-CLASSIFY = (
-    PROCESS
-    + """
-from melgenre.inference.batch import predict_songs
+CLASSIFY = """
+from melgenre.inference import batch
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.songs import list_songs
-measure(
-    GenreClassifier.load(sys.argv[3]),
-    lambda model: sum(1 for _ in predict_songs(model, list_songs(folder), out, progress=False)),
-)
+model = GenreClassifier.load(sys.argv[3])
+songs = lambda: batch.predict_songs(model, list_songs(folder), out, progress=False)
+measure(lambda: sum(1 for _ in songs()), batch)
 """
-)
-EMBED = (
-    PROCESS
-    + """
+EMBED = """
+from melgenre.inference import batch
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.embeddings import embed_folder
-measure(
-    GenreClassifier.load(sys.argv[3]),
-    lambda model: len(embed_folder(model, folder, out, progress=False).songs),
-)
+model = GenreClassifier.load(sys.argv[3])
+measure(lambda: len(embed_folder(model, folder, out, progress=False).songs), batch)
 """
-)
-EXTRACT = (
-    PROCESS
-    + """
+EXTRACT = """
 from melgenre.data.mel_settings import checked_settings
-started = time.perf_counter()
 from melgenre.data.tracks import find_tracks
-from melgenre.features.images import extract_melspectrograms
+from melgenre.features import images
 settings = checked_settings(json.loads(sys.argv[3]))
-made = extract_melspectrograms(find_tracks(folder), out, settings=settings, progress=False)
-print(json.dumps([len(made), time.perf_counter() - started, megabytes("VmHWM"), []]))
-"""
+extract = lambda tracks: images.extract_melspectrograms(
+    tracks, out, settings=settings, progress=False
 )
+measure(lambda: len(extract(find_tracks(folder))), images)
+"""
 
 
 def main():
@@ -117,8 +113,8 @@ def made_up_songs(folder, count):
     tiny_model(folder / "model")
     rows, more = [], {}
     for what, program, out in (("genres", CLASSIFY, "g.csv"), ("embeddings", EMBED, "e.npz")):
-        done, seconds, peak, over_time = in_a_process(
-            program, folder / "songs", folder / out, folder / "model"
+        done, _, seconds, peak, over_time = in_a_process(
+            PROCESS + program, folder / "songs", folder / out, folder / "model"
         )
         tenth = over_time[len(over_time) // 10]
         rows.append({
@@ -130,7 +126,7 @@ def made_up_songs(folder, count):
 
 
 def resume(folder, count):
-    """Seconds and memory of a run over songs that are all done."""
+    """Seconds and memory of a run that has nothing left to do."""
     from melgenre.inference.song_table import song_table
     from melgenre.inference.songs import list_songs
     from melgenre.inference.vector_store import write_embeddings
@@ -153,13 +149,8 @@ def resume(folder, count):
     write_embeddings(folder / "e.npz", names, stamps, blocks, classifier.fingerprint)
     rows = []
     for what, program, out in (("genres", CLASSIFY, "g.csv"), ("embeddings", EMBED, "e.npz")):
-        done, seconds, peak, _ = in_a_process(
-            program, folder / "songs", folder / out, folder / "model"
-        )
-        rows.append({
-            "what": f"resume {what}", "songs": done, "seconds": round(seconds, 1),
-            "peak MB": round(peak),
-        })  # fmt: skip
+        measured = in_a_process(PROCESS + program, folder / "songs", folder / out, folder / "model")
+        rows.append(resumed(what, *measured))
     rows.append(resume_images(folder, count))
     shutil.rmtree(folder)
     return rows
@@ -169,24 +160,29 @@ def resume_images(folder, count):
     """As `resume`, for images that exist."""
     from melgenre.data.mel_settings import save_settings
     from melgenre.data.tracks import find_tracks
-    from melgenre.features.images import RECORDS_FILE, _image_file, sources_of
+    from melgenre.features.images import RECORDS_FILE, _image_files, sources_of
 
     images = folder / "images"
     images.mkdir()
     save_settings(TINY, images)
-    tracks, records = find_tracks(folder / "songs"), {}
-    sources = sources_of(tracks["path"].tolist(), images)
-    for genre, track, source in zip(tracks["genre"], tracks["track_id"], sources, strict=True):
-        file = Path(_image_file(images, genre, track))
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-        records[file.relative_to(images).as_posix()] = source
+    tracks = find_tracks(folder / "songs")
+    files = list(_image_files(tracks, images))
+    for place in {os.path.dirname(file) for file in files}:
+        os.makedirs(place)
+    for file in files:
+        Path(file).touch()
+    names = [os.path.relpath(file, images) for file in files]
+    records = dict(zip(names, sources_of(tracks["path"].tolist(), images), strict=True))
     (images / RECORDS_FILE).write_text(json.dumps(records))
     settings = json.dumps(vars(TINY))
-    done, seconds, peak, _ = in_a_process(EXTRACT, folder / "songs", images, settings)
-    return {"what": "resume images", "songs": done, "seconds": round(seconds, 1),
-            "peak MB": round(peak)}  # fmt: skip
+    return resumed("images", *in_a_process(PROCESS + EXTRACT, folder / "songs", images, settings))
+
+
+def resumed(what, done, begun, seconds, peak, _):
+    return {
+        "what": what, "songs": done, "seconds until the first song would begin": round(begun, 1),
+        "seconds to the end": round(seconds, 1), "peak MB": round(peak),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..data.audio import AudioError, audio_duration, load_audio
 from ..data.image_files import image_file
 from ..data.mel_settings import (
@@ -32,7 +34,6 @@ from .melspectrogram import melspectrogram_image
 from .skipped import report_skipped
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from upath import UPath
 
@@ -112,31 +113,28 @@ def extract_melspectrograms(
         If the folder has images of other settings; if a track has an image of other settings and
         no sound; or if no track could be read.
     """
-    # Imported here: prediction by ONNX Runtime needs no pandas.
-    import pandas as pd
-
     if not is_url(folder):
         folder = Path(folder).resolve()  # for workers, which may have another working directory
         folder.mkdir(parents=True, exist_ok=True)
     folder = as_path(folder)
     if shard is not None:
         tracks = tracks.iloc[shard.number - 1 :: shard.count]
-    ready = _ready_images(tracks, settings)
+    tracks = tracks.reset_index(drop=True)
+    images = _ready_images(tracks, settings)
+    ready = images.dropna()
+    missing = tracks.index.difference(ready.index)
     records_file = folder / RECORDS_FILE if shard is None else shard.file(folder / RECORDS_FILE)
     with locked(records_file):
         settle_settings(settings, folder)
-        files = [
-            _image_file(folder, genre, track)
-            for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True)
-        ]
-        images = ready.where(ready.notna(), pd.Series(files, index=tracks.index, dtype=object))
+        images[missing] = list(_image_files(tracks.loc[missing], folder))
         made = tracks.assign(image=images)
-        skipped = _make_missing(made[ready.isna()], records_file, settings, progress)
-    exist = [stamp != "" for stamp in stamps(list(map(image_file, made["image"])))]
-    made = made[exist].reset_index(drop=True)
+        failed, skipped = _make_missing(made.loc[missing], records_file, settings, progress)
+    exist = [stamp != "" for stamp in stamps(list(map(image_file, ready)))]
+    made = made.drop([*missing[failed], *ready.index[np.logical_not(exist)]])
     if made.empty:
         reason = ": ".join(skipped[0]) if skipped else "there is no track."
         raise ImageError(f"No track could be turned into an image. The first: {reason}")
+    made = made.reset_index(drop=True)
     report_skipped(made, skipped, len(tracks))
     return made
 
@@ -160,13 +158,14 @@ def _ready_images(tracks, settings):
     return images.mask(other, None)
 
 
-def _image_file(folder, genre, track):
-    """The file of a track's image; names that leave no room for `.png` are shortened."""
-    parts = track.split("/")  # of several genres, none names the folder
-    if isinstance(genre, str):
-        parts = [genre, *track.removeprefix(f"{genre}/").split("/")]
-    *parents, name = map(_shortened, parts)
-    return str(folder.joinpath(*parents, f"{name}.png"))
+def _image_files(tracks, folder):
+    """The files of the tracks' images; names that leave no room for `.png` are shortened."""
+    start = str(folder).rstrip("/") + "/"
+    for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True):
+        parts = track.split("/")  # of several genres, none names the folder
+        if isinstance(genre, str):
+            parts = [genre, *track.removeprefix(f"{genre}/").split("/")]
+        yield f"{start}{'/'.join(map(_shortened, parts))}.png"
 
 
 def _shortened(name):
@@ -177,19 +176,18 @@ def _shortened(name):
 
 
 def _make_missing(tracks, records_file, settings, progress):
-    """Make the images that are missing or whose source has changed; returns (name, reason) of
-    those that failed."""
+    """Make the images that are missing or whose source has changed; returns the rows of those that
+    failed, and their names and reasons."""
     folder = records_file.parent
     records = _read_records(records_file)
-    start = len(str(folder)) + 1
+    start = len(str(folder).rstrip("/")) + 1
     paths, images = tracks["path"].tolist(), tracks["image"].tolist()
-    todo, keys, sources = [], [], []
-    rows = zip(paths, images, stamps(images), sources_of(paths, folder), strict=True)
-    for path, image, stamp, source in rows:
-        key = Path(image[start:]).as_posix()
-        if not stamp or (source is not None and source != records.get(key)):
+    todo, rows, sources = [], [], []
+    found = zip(paths, images, stamps(images), sources_of(paths, folder), strict=True)
+    for row, (path, image, stamp, source) in enumerate(found):
+        if not stamp or (source is not None and source != records.get(image[start:])):
             todo.append((absolute(path) if isinstance(path, str) else None, image, settings))
-            keys.append(key)
+            rows.append(row)
             sources.append(source)
     for parent in {os.path.dirname(image) for _, image, _ in todo}:
         sweep(parent)
@@ -198,19 +196,21 @@ def _make_missing(tracks, records_file, settings, progress):
     )
     reasons, due = {}, 0.0
     try:
-        for row, reason in done:
-            records.pop(keys[row], None)
+        for number, reason in done:
+            key = todo[number][1][start:]
+            records.pop(key, None)
             if reason is None:
-                records[keys[row]] = sources[row]
+                records[key] = sources[number]
             else:
-                reasons[row] = reason
+                reasons[number] = reason
             if time.monotonic() > due:
                 due = _write_records(records_file, records)
     finally:
         if todo:  # a set of images may be read-only
             _write_records(records_file, records)
     names = names_below([path or image for path, image, _ in todo])
-    return [(names[row], reasons[row]) for row in sorted(reasons)]
+    failed = sorted(reasons)
+    return [rows[one] for one in failed], [(names[one], reasons[one]) for one in failed]
 
 
 def sources_of(paths, folder):
