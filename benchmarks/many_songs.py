@@ -29,8 +29,8 @@ def megabytes(what):
     return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 def watch(found):
     while True:
-        found.append(round(megabytes("VmRSS")))
-        time.sleep(1)
+        found.append(round(megabytes("RssAnon")))
+        time.sleep(0.2)
 over_time, folder, out = [], sys.argv[1], sys.argv[2]
 def measure(work, module):
     begun, parallel_map = [], module.parallel_map
@@ -42,7 +42,7 @@ def measure(work, module):
     started = time.perf_counter()
     rows = work()
     seconds = time.perf_counter() - started
-    print(json.dumps([rows, begun[0], seconds, megabytes("VmHWM"), over_time]))
+    print(json.dumps([rows, begun[0], seconds, over_time]))
 """
 CLASSIFY = """
 from melgenre.inference import batch
@@ -79,7 +79,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         if options.songs:
             rows, more = made_up_songs(Path(folder), options.songs)
-            keep("many_songs", rows, megabytes_each_second=more)
+            keep("many_songs", rows, megabytes_every_ten_seconds=more)
         if options.resumed:
             keep("resume", [row for n in options.resumed for row in resume(folder, n)])
 
@@ -113,15 +113,15 @@ def made_up_songs(folder, count):
     tiny_model(folder / "model")
     rows, more = [], {}
     for what, program, out in (("genres", CLASSIFY, "g.csv"), ("embeddings", EMBED, "e.npz")):
-        done, _, seconds, peak, over_time = in_a_process(
+        done, _, seconds, over_time = in_a_process(
             PROCESS + program, folder / "songs", folder / out, folder / "model"
         )
         tenth = over_time[len(over_time) // 10]
         rows.append({
-            "what": what, "songs": done, "seconds": round(seconds), "peak MB": round(peak),
+            "what": what, "songs": done, "seconds": round(seconds), "peak MB": max(over_time),
             "MB after a tenth": tenth, "MB at the end": over_time[-1],
         })  # fmt: skip
-        more[what] = over_time
+        more[what] = over_time[::50]
     return rows, more
 
 
@@ -160,7 +160,8 @@ def resume_images(folder, count):
     """As `resume`, for images that exist."""
     from melgenre.data.mel_settings import save_settings
     from melgenre.data.tracks import find_tracks
-    from melgenre.features.images import RECORDS_FILE, _image_files, sources_of
+    from melgenre.features.images import _image_files
+    from melgenre.features.sources import RECORDS_FILE, sources_of, write_records
 
     images = folder / "images"
     images.mkdir()
@@ -173,15 +174,15 @@ def resume_images(folder, count):
         Path(file).touch()
     names = [os.path.relpath(file, images) for file in files]
     records = dict(zip(names, sources_of(tracks["path"].tolist(), images), strict=True))
-    (images / RECORDS_FILE).write_text(json.dumps(records))
+    write_records(images / RECORDS_FILE, records)
     settings = json.dumps(vars(TINY))
     return resumed("images", *in_a_process(PROCESS + EXTRACT, folder / "songs", images, settings))
 
 
-def resumed(what, done, begun, seconds, peak, _):
+def resumed(what, done, begun, seconds, over_time):
     return {
         "what": what, "songs": done, "seconds until the first song would begin": round(begun, 1),
-        "seconds to the end": round(seconds, 1), "peak MB": round(peak),
+        "seconds to the end": round(seconds, 1), "peak MB": max(over_time),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Songs a second on the workers of a cluster, and a worker that is killed.
+"""Songs a second on the workers of a cluster, a worker that is killed, and one whole song.
 
 python benchmarks/scaling.py [--clips 1536]
 """
@@ -15,8 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import joblib
-from bench import clips, keep
+import soundfile
+from bench import clips, keep, median, take_turns
 
+from melgenre.data.audio import SAMPLE_RATE, load_audio
 from melgenre.data.mel_settings import MelSettings
 from melgenre.features.images import make_png
 from melgenre.inference.batch import classify_folder
@@ -30,6 +32,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         keep("scaling", on_workers(Path(folder), options.clips))
         keep("killed_worker", [kill_a_worker(Path(folder), options.clips // 16)])
+        keep("whole_song", [one_whole_song(Path(folder))])
 
 
 def link_clips(folder, count):
@@ -137,6 +140,21 @@ def share(what, songs, ready):
         ready.wait()
         for song in songs:
             ways[what](song)
+
+
+def one_whole_song(folder, seconds=278):
+    """Seconds of one core for an MP3 as long as a track of FMA is on average."""
+    song = folder / "song.mp3"
+    with soundfile.SoundFile(song, "w", SAMPLE_RATE, 1, format="MP3") as file:
+        for clip in clips(-(-seconds // 30))[0]:
+            file.write(load_audio(clip, duration=min(30, seconds - file.tell() / SAMPLE_RATE)))
+    classifier, settings = GenreClassifier.load().on_one_core(), MelSettings()
+    ways = {"image": lambda: make_png(song, settings), "genre": lambda: classifier.predict(song)}
+    taken = take_turns(ways, rounds=10)
+    size = song.stat().st_size / 1e6
+    return {"seconds of sound": seconds, "MB": round(size, 1)} | {
+        f"seconds for the {what}": round(median(each), 3) for what, each in taken.items()
+    }
 
 
 def kill_a_worker(folder, count):

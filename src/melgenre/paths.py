@@ -202,7 +202,7 @@ def stamp(path: str | Path) -> str:
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
-def stamps(paths: Sequence[str]) -> list[str]:
+def stamps(paths: Sequence[str]) -> Iterator[str]:
     """The stamps of files, as `FoundFile` has them; empty for a file that does not exist.
 
     A store lists their folders: a request for each file would take hours.
@@ -216,7 +216,7 @@ def stamps(paths: Sequence[str]) -> list[str]:
     found = {}
     for folder in folders:
         found.update((one.path, one.stamp) for one in _list_store(as_path(folder), depth))
-    return [found.get(path, "") if is_url(path) else stamp(path) for path in paths]
+    return (found.get(path, "") if is_url(path) else stamp(path) for path in paths)
 
 
 def walk(folder: str | Path | UPath) -> Iterator[tuple[Path | UPath, list[str]]]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import time
 import zlib
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,21 +23,19 @@ from ..data.mel_settings import (
     settle_settings,
 )
 from ..data.recording import audio_errors, display_name, fetched
-from ..files import atomic_write, due_again, locked, project_folder, sweep
+from ..files import atomic_write, locked, project_folder, sweep
 from ..parallel import parallel_map
 from ..paths import StoreError, absolute, as_path, is_url, stamps
 from ..shard import Shard
 from ..text import names_below
 from .melspectrogram import melspectrogram_image
 from .skipped import report_skipped
+from .sources import RECORDS_FILE, read_records, sources_of, write_records
 
 if TYPE_CHECKING:
     import pandas as pd
     from upath import UPath
 
-RECORDS_FILE = "sources.json"
-SECONDS_BETWEEN_RECORDS = 2  # a killed run repeats the images since the last record
-LARGEST_SHARE = 0.05  # of the time, for writing records
 MAX_NAME_BYTES = 251  # of an image's name without its ending
 
 
@@ -179,7 +175,7 @@ def _make_missing(tracks, records_file, settings, progress):
     """Make the images that are missing or whose source has changed; returns the rows of those that
     failed, and their names and reasons."""
     folder = records_file.parent
-    records = _read_records(records_file)
+    records = read_records(records_file)
     start = len(str(folder).rstrip("/")) + 1
     paths, images = tracks["path"].tolist(), tracks["image"].tolist()
     todo, rows, sources = [], [], []
@@ -204,57 +200,13 @@ def _make_missing(tracks, records_file, settings, progress):
             else:
                 reasons[number] = reason
             if time.monotonic() > due:
-                due = _write_records(records_file, records)
+                due = write_records(records_file, records)
     finally:
         if todo:  # a set of images may be read-only
-            _write_records(records_file, records)
+            write_records(records_file, records)
     names = names_below([path or image for path, image, _ in todo])
     failed = sorted(reasons)
     return [rows[one] for one in failed], [(names[one], reasons[one]) for one in failed]
-
-
-def sources_of(paths, folder):
-    """What each image is made from: the recording below the folder of images, its size and its
-    time; None without a recording."""
-
-    @cache
-    def place(parent):
-        return os.path.relpath(parent or ".", folder)
-
-    paths = [path if isinstance(path, str) else "" for path in paths]
-    for path, stamp in zip(paths, stamps(paths), strict=True):
-        if not stamp:
-            yield None
-        elif is_url(path):
-            yield [path, stamp]
-        else:
-            parent, name = os.path.split(path)
-            time_ns, size = map(int, stamp.split("-"))
-            yield [name if is_url(folder) else os.path.join(place(parent), name), size, time_ns]
-
-
-def _read_records(file):
-    """The source of each image, by its path in the folder; nothing of a damaged file.
-
-    Each shard has a file of its own.
-    """
-    found = {}
-    others = file.parent.glob(f"{Path(RECORDS_FILE).stem}*.json") if file.parent.exists() else ()
-    for one in [*sorted(others, key=str), file]:
-        try:
-            records = json.loads(one.read_text())
-        except (OSError, ValueError, RecursionError):
-            continue
-        found.update(records if isinstance(records, dict) else {})
-    return found
-
-
-def _write_records(file, records):
-    """Write the records; returns when to do so again."""
-    started = time.monotonic()
-    with atomic_write(file) as part:
-        part.write_text(json.dumps(dict(sorted(records.items())), indent=0) + "\n")
-    return due_again(started, SECONDS_BETWEEN_RECORDS, LARGEST_SHARE)
 
 
 def _make_image(path, target, settings):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 from contextlib import suppress
 from operator import itemgetter
@@ -23,9 +22,10 @@ from ..parallel import parallel_map
 from ..paths import absolute, as_path, is_url
 from ..shard import Shard
 from ..text import names_below, short
-from .images import _ready_images, sources_of
+from .images import _ready_images
 from .shard_writer import write_shard
 from .skipped import report_skipped
+from .sources import sources_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +173,7 @@ def _recordings(tracks, settings, folder):
         if file is not None and shard_row(file):
             yield file, image, image_key(file)
         else:
-            yield file, image, source and hashlib.md5(json.dumps(source).encode()).hexdigest()
+            yield file, image, source and hashlib.md5(source.encode()).hexdigest()
 
 
 def _arrow_table(tracks, folder):
