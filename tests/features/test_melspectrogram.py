@@ -193,7 +193,9 @@ def test_two_folders_of_the_same_name_do_not_share_images(small, tmp_path, write
     assert Path(third["image"][0]).read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"jazz/a.png": 3}', "\0"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "{\n", "{\n3: 4\n}\n", "[]", '{"jazz/a.png": 3}', "\0"]
+)
 def test_damaged_records_of_sources_make_the_images_again(small, tmp_path, content):
     folder = tmp_path / "images"
     made = extract_melspectrograms(small.head(1), folder, progress=False)
@@ -201,6 +203,15 @@ def test_damaged_records_of_sources_make_the_images_again(small, tmp_path, conte
     (folder / "sources.json").write_text(content)
     assert remade(small.head(1), folder, images) == [True]
     assert remade(small.head(1), folder, images) == [False]
+
+
+@pytest.mark.parametrize("indent", [0, None, 2])
+def test_records_of_sources_are_read_in_any_layout(small, tmp_path, indent):
+    folder = tmp_path / "images"
+    made = extract_melspectrograms(small.head(2), folder, progress=False)
+    images, records = [Path(image) for image in made["image"]], folder / "sources.json"
+    records.write_text(json.dumps(json.loads(records.read_text()), indent=indent))
+    assert remade(small.head(2), folder, images) == [False, False]
 
 
 def test_a_folder_of_images_can_be_read_only(small, tmp_path):

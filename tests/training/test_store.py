@@ -8,7 +8,7 @@ from torch import nn
 
 from melgenre.errors import MelgenreError, MelgenreWarning
 from melgenre.heads import SignedRoot
-from melgenre.training import block_discriminant, feature_store
+from melgenre.training import block_discriminant, discriminant, feature_store
 from melgenre.training.discriminant import fit_discriminant
 from melgenre.training.feature_store import FeatureStore, StoredFeatures, feature_blocks
 from melgenre.training.recipes import RecipeError
@@ -129,6 +129,20 @@ def test_the_discriminant_by_blocks_is_that_of_scikit_learn(
         torch.testing.assert_close(ours, theirs)
     if n_genres > 2:  # of two genres, scikit-learn's logits differ from ours by a constant
         torch.testing.assert_close(by_blocks[2].weight, in_memory[2].weight, atol=1e-5, rtol=1e-4)
+
+
+def test_many_features_in_memory_are_fitted_as_those_on_disk(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(90, 6)).astype(np.float32), torch.arange(90) % 3
+    store = FeatureStore(tmp_path / "body")
+    store.append(keys_of(range(90)), x)
+    on_disk, in_memory = linear_head(6, 3), linear_head(6, 3)
+    fit_discriminant(on_disk, StoredFeatures([(store, np.arange(90))]), labels, shrinkage=0.2)
+    monkeypatch.setattr(discriminant, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(discriminant, "_fit", None)  # in float64, with ten copies
+    fit_discriminant(in_memory, torch.tensor(x), labels, shrinkage=0.2)
+    for ours, theirs in zip(in_memory.parameters(), on_disk.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("rare", [9, 1])

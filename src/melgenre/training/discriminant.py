@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ..data.splits import SplitError
-from .block_discriminant import COMPONENTS, FEWEST, FOLDS, fit_blocks
+from .block_discriminant import COMPONENTS, FEWEST, FOLDS, MOST_FEATURES, fit_blocks
 from .calibration import fit_temperature
-from .feature_store import StoredFeatures
+from .feature_store import BLOCK_BYTES, StoredFeatures
 
 
 def fit_discriminant(
@@ -63,7 +63,9 @@ def fit_discriminant(
     labels = genres.cpu().numpy().astype(int)
     _check_labels(labels)
     *first, norm, last = head.eval()
-    if isinstance(features, StoredFeatures):
+    if isinstance(features, StoredFeatures) or _by_blocks(features, labels, balanced):
+        if isinstance(features, torch.Tensor):
+            features = features.cpu().numpy()
         fitted = fit_blocks(nn.Sequential(*first), features, labels, shrinkage, balanced=balanced)
     else:
         with torch.no_grad():
@@ -75,6 +77,12 @@ def fit_discriminant(
         buffers = norm.running_mean, norm.running_var, last.weight, last.bias
         for ours, values in zip(buffers, fitted, strict=True):
             ours.copy_(torch.from_numpy(values))
+
+
+def _by_blocks(features, labels, balanced):
+    """Whether features in memory are fitted as those on disk, since `_fit` makes ten copies."""
+    possible = features.shape[1] <= MOST_FEATURES and not (balanced and labels.ndim == 2)
+    return possible and features.nbytes > BLOCK_BYTES
 
 
 def _fit(x, labels, shrinkage, balanced):
