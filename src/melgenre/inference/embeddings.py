@@ -140,8 +140,9 @@ def _add_unchanged(store, file, model, songs):
         )
         return
     for name, when, vector in zip(before.songs, before.modified, before.vectors, strict=True):
-        if name in songs and when == songs[name].stamp:
-            store.add(name, when, vector)
+        song = songs.get(name)
+        if song is not None and when == song.stamp:
+            store.add(song.name, song.stamp, vector)  # the texts that are in memory already
 
 
 def _embed(classifier, song):

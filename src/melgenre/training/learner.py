@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import (
@@ -18,7 +19,6 @@ from fastai.vision.all import (
     BCEWithLogitsLossFlat,
     CategoryBlock,
     ColReader,
-    ColSplitter,
     CrossEntropyLossFlat,
     DataBlock,
     DataLoaders,
@@ -95,34 +95,34 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     """
     join_processes()
     monitored = "valid" if (tracks["split"] == "valid").any() else "test"
-    used = tracks[tracks["split"].isin(["train", monitored])]
-    used = used.assign(is_valid=used["split"] == monitored)
-    rows = one_row_per_genre(used)
-    train, valid = (set(rows.loc[rows["is_valid"] == part, "genre"]) for part in (False, True))
+    parts = [np.flatnonzero(tracks["split"] == part) for part in ("train", monitored)]
+    named = tracks.filter(["track_id", "genre"])
+    train, valid = (set(one_row_per_genre(named.iloc[part])["genre"]) for part in parts)
     if not train or not valid or valid - train:
         raise SplitError(
             f"The training set has {len(train)} genres and the validation set {len(valid)}, of "
             f"which {len(valid - train)} are not in the training set. Split the tracks again."
         )
-    settings = image_settings(used["image"].iloc[0])
-    check_images(used["image"], settings)
-    genres = CategoryBlock(vocab=sorted(train))
-    if is_multi_label(used):
-        genres, used = MultiCategoryBlock(vocab=sorted(train)), used.assign(genre=genre_lists(used))
+    first = tracks["image"].iloc[parts[0][0]]
+    check_images(tracks["image"].iloc[np.concatenate(parts)], image_settings(first))
+    target = CategoryBlock(vocab=sorted(train))
+    if is_multi_label(tracks):
+        target = MultiCategoryBlock(vocab=sorted(train))
+        tracks = tracks.assign(genre=genre_lists(tracks))
     block = DataBlock(
-        blocks=(ImageBlock, genres),
+        blocks=(ImageBlock, target),
         get_x=ColReader("image"),
         get_y=ColReader("genre"),
-        splitter=ColSplitter("is_valid"),
+        splitter=lambda _: parts,
         batch_tfms=Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
         dl_type=ImageDataLoader,
     )
-    n_train = int((~used["is_valid"]).sum())
-    batch_size = min(batch_size, max(4, n_train // 8), n_train)
+    batch_size = min(batch_size, max(4, len(parts[0]) // 8), len(parts[0]))
     # fastai opens an image while it sets the transforms up, and cannot open one in a shard.
-    datasets = block.datasets(used.assign(image=read_image(used["image"].iloc[0])))
-    for part in datasets.tls:
-        part.items = used
+    datasets = block.datasets(tracks.assign(image=read_image(first)))
+    # Each block has a copy of the table, and only the first one's is used.
+    for part, columns in zip(datasets.tls, (list(tracks), ["genre"]), strict=True):
+        part.items = tracks[columns]
     transforms = {"after_item": block.item_tfms, "after_batch": block.batch_tfms}
     # An image takes a millisecond to read: worker processes would only take time to start.
     return datasets.dataloaders(bs=batch_size, num_workers=0, **transforms)
