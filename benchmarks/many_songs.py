@@ -80,8 +80,8 @@ def main():
         if options.songs:
             rows, more = made_up_songs(Path(folder), options.songs)
             keep("many_songs", rows, megabytes_every_ten_seconds=more)
-        if options.resumed:
-            keep("resume", [row for n in options.resumed for row in resume(folder, n)])
+        for count in options.resumed:
+            keep(f"resume_{count}", resume(folder, count))
 
 
 def make_songs(folder, count, size=None):

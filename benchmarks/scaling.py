@@ -146,8 +146,8 @@ def one_whole_song(folder, seconds=278):
     """Seconds of one core for an MP3 as long as a track of FMA is on average."""
     song = folder / "song.mp3"
     with soundfile.SoundFile(song, "w", SAMPLE_RATE, 1, format="MP3") as file:
-        for clip in clips(-(-seconds // 30))[0]:
-            file.write(load_audio(clip, duration=min(30, seconds - file.tell() / SAMPLE_RATE)))
+        for number, clip in enumerate(clips(-(-seconds // 30))[0]):
+            file.write(load_audio(clip, duration=min(30, seconds - 30 * number)))
     classifier, settings = GenreClassifier.load().on_one_core(), MelSettings()
     ways = {"image": lambda: make_png(song, settings), "genre": lambda: classifier.predict(song)}
     taken = take_turns(ways, rounds=10)
