@@ -67,7 +67,7 @@ def parallel_map(
         batch_size=1 if threads else "auto",
     )
     if type(workers._backend).__name__ == "DaskDistributedBackend":
-        workers.batch_size = "auto"  # of half a second or so: a task of Dask costs 10 ms
+        workers.batch_size = "auto"  # of 0.2 to 1 s: a task of Dask costs 10 ms
         workers.pre_dispatch = "4 * n_jobs"  # with joblib's 2, workers wait between two tasks
         _adapt_dask(workers._backend)
     results = workers(delayed(_numbered)(function, *numbered) for numbered in enumerate(calls))

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,15 +51,17 @@ def read_records(file: Path | UPath) -> dict[str, str]:
     found = {}
     others = file.parent.glob(f"{Path(RECORDS_FILE).stem}*.json") if file.parent.exists() else ()
     for one in [*sorted(others, key=str), file]:
-        try:
-            try:
-                found.update(_lines_of(one))
-            except ValueError:  # as earlier versions wrote it
-                records = json.loads(one.read_text(encoding="utf-8"))
-                found.update((image, json.dumps(source)) for image, source in records.items())
-        except (OSError, ValueError, AttributeError, RecursionError):
-            continue
+        with suppress(OSError, ValueError, AttributeError, RecursionError):
+            found.update(_records_in(one))
     return found
+
+
+def _records_in(file):
+    try:
+        return dict(_lines_of(file))
+    except ValueError:  # as earlier versions wrote it
+        records = json.loads(file.read_text(encoding="utf-8"))
+        return {image: json.dumps(source) for image, source in records.items()}
 
 
 def _lines_of(file):
@@ -75,6 +78,7 @@ def _lines_of(file):
             if not (isinstance(image, str) and source.startswith("[") and source.endswith("]")):
                 raise ValueError("not a record per line")
             yield image, source
+    raise ValueError("it has no end")
 
 
 def write_records(file: Path | UPath, records: dict[str, str]) -> float:
