@@ -31,7 +31,7 @@ nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_merge_streams = True
 myst_heading_anchors = 4
-myst_enable_extensions = ["dollarmath", "html_image"]
+myst_enable_extensions = ["html_image"]
 
 # numpydoc sections; signatures show the annotations.
 napoleon_google_docstring = False
