@@ -29,6 +29,7 @@ from fastai.vision.all import (
     OptimWrapper,
     Recorder,
     accuracy,
+    default_device,
     default_split,
     set_seed,
     vision_learner,
@@ -113,19 +114,25 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
         blocks=(ImageBlock, target),
         get_x=ColReader("image"),
         get_y=ColReader("genre"),
-        splitter=lambda _: parts,
+        splitter=lambda _: ([0], [1]),
         batch_tfms=Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
-        dl_type=ImageDataLoader,
     )
-    batch_size = min(batch_size, max(4, len(parts[0]) // 8), len(parts[0]))
-    # fastai opens an image while it sets the transforms up, and cannot open one in a shard.
-    datasets = block.datasets(tracks.assign(image=read_image(first)))
-    # Each block has a copy of the table, and only the first one's is used.
-    for part, columns in zip(datasets.tls, (list(tracks), ["genre"]), strict=True):
-        part.items = tracks[columns]
-    transforms = {"after_item": block.item_tfms, "after_batch": block.batch_tfms}
-    # An image takes a millisecond to read: worker processes would only take time to start.
-    return datasets.dataloaders(bs=batch_size, num_workers=0, **transforms)
+    # fastai opens an image while it sets the transforms up, and cannot open one in a shard. From a
+    # track of each part it makes the datasets; of all tracks it would hold three tables.
+    few = tracks.iloc[[part[0] for part in parts]].assign(image=read_image(first))
+    datasets = [block.datasets(few).subset(number) for number in range(2)]
+    for dataset, part in zip(datasets, parts, strict=True):
+        image, genre = dataset.tls
+        image.items = genre.items = tracks.iloc[part]
+    return DataLoaders.from_dsets(
+        *datasets,
+        bs=min(batch_size, max(4, len(parts[0]) // 8), len(parts[0])),
+        dl_type=ImageDataLoader,
+        after_item=block.item_tfms,
+        after_batch=block.batch_tfms,
+        num_workers=0,  # an image takes a millisecond to read: processes would only take time
+        device=default_device(),
+    )
 
 
 def genre_learner(
