@@ -87,8 +87,25 @@ def median(seconds):
     return statistics.median(seconds)
 
 
+WATCH_MEMORY = """
+import re, threading, time
+from pathlib import Path
+def watch_memory(every):
+    found = []
+    def watch():
+        while True:
+            status = Path("/proc/self/status").read_text()
+            found.append(round(int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1]) / 1024))
+            time.sleep(every)
+    threading.Thread(target=watch, daemon=True).start()
+    return found
+"""
+"""Of a process: a list of its megabytes without pages of files, one more every so many seconds."""
+
+
 def in_a_process(program, *arguments):
     """Run lines of Python in a process of their own; returns the JSON that they print."""
+    program = WATCH_MEMORY + program
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:

@@ -1,4 +1,4 @@
-"""Many made-up songs in one run: memory in each second, and the start of a run that resumes.
+"""Many made-up songs in one run: memory over time, and the start of a run that resumes.
 
 python benchmarks/many_songs.py [--songs 100000] [--resumed 100000 1000000]
 """
@@ -23,22 +23,15 @@ TINY = MelSettings(sample_rate=1000, n_fft=128, hop_length=64, n_mels=32, durati
 """Of the made-up songs: their images are so small that files and rows take most of the time."""
 
 PROCESS = """
-import json, re, sys, threading, time
-from pathlib import Path
-def megabytes(what):
-    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-def watch(found):
-    while True:
-        found.append(round(megabytes("RssAnon")))
-        time.sleep(0.2)
-over_time, folder, out = [], sys.argv[1], sys.argv[2]
+import json, sys, time
+folder, out = sys.argv[1], sys.argv[2]
 def measure(work, module):
     begun, parallel_map = [], module.parallel_map
     def note_and_map(*arguments, **options):
         begun.append(time.perf_counter() - started)
         return parallel_map(*arguments, **options)
     module.parallel_map = note_and_map
-    threading.Thread(target=watch, args=(over_time,), daemon=True).start()
+    over_time = watch_memory(0.2)
     started = time.perf_counter()
     rows = work()
     seconds = time.perf_counter() - started
@@ -84,13 +77,13 @@ def main():
             keep(f"resume_{count}", resume(folder, count))
 
 
-def make_songs(folder, count, size=None):
+def make_songs(folder, count, *, empty=False):
     """So many files of a second in folders of a thousand: 1 kB each, or empty."""
     song = folder / "song.wav"
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 1100)
     soundfile.write(song, noise, 1000, subtype="PCM_U8")
-    content = song.read_bytes() if size is None else b""
+    content = b"" if empty else song.read_bytes()
     song.unlink()
     for start in range(0, count, 1000):
         album = folder / f"genre {start // 1000 % 16}" / f"{start // 1000:04d}"
@@ -108,7 +101,7 @@ def tiny_model(folder):
 
 
 def made_up_songs(folder, count):
-    """Genres and embeddings of many tiny songs in one run, with the memory in each second."""
+    """Genres and embeddings of many tiny songs in one run, with the memory over time."""
     make_songs(folder / "songs", count)
     tiny_model(folder / "model")
     rows, more = [], {}
@@ -132,7 +125,7 @@ def resume(folder, count):
     from melgenre.inference.vector_store import write_embeddings
 
     folder = Path(folder, f"resumed {count}")
-    make_songs(folder / "songs", count, size=0)
+    make_songs(folder / "songs", count, empty=True)
     tiny_model(folder / "model")
     classifier = GenreClassifier.load(folder / "model")
     columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres)]

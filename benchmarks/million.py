@@ -30,7 +30,7 @@ STEPS = {
     "train a head by gradients, one epoch": "work = lambda: train('texture')",
 }
 PROGRAM = """
-import json, os, re, sys, threading, time
+import json, os, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
@@ -78,17 +78,8 @@ def fill():
         features = means[some["genre"].str[5:].astype(int)] + noise
         store.append(np.array(keys, "S16"), features.astype(np.float32))
 
-def kilobytes(what):
-    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-
-def watch(found):
-    while True:
-        found.append(kilobytes("RssAnon") / 1024)
-        time.sleep(0.02)
-
 WORK
-over_time, started = [], time.perf_counter()
-threading.Thread(target=watch, args=(over_time,), daemon=True).start()
+over_time, started = watch_memory(0.02), time.perf_counter()
 result = work()
 seconds = time.perf_counter() - started
 print(json.dumps([seconds, over_time[0], max(over_time),
