@@ -1,8 +1,11 @@
-"""A made-up collection with as many genres as FMA, in a tree like FMA's, and as unbalanced.
+"""A made-up collection with the genres of FMA, and as unbalanced.
 
-161 genres below 16 top genres (Defferrard et al., "FMA: A dataset for music analysis", ISMIR 2017).
+`fma_genres.csv` is FMA's own table of genres, `fma_metadata/genres.csv`: 161 of them have tracks,
+below 16 top genres (Defferrard et al., "FMA: A dataset for music analysis", ISMIR 2017; CC BY 4.0).
 The images are patterns: genres of one top genre look alike, as their music sounds alike.
 """
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,52 +13,33 @@ from PIL import Image
 
 from melgenre.data.mel_settings import MelSettings, save_settings
 
-TREE = {
-    "Blues": "Gospel",
-    "Classical": "20th Century, Chamber Music, Choral, Composed Music, Opera, Symphony",
-    "Country": "Americana, Bluegrass, Country & Western, Rockabilly, Western Swing",
-    "Easy Listening": "Bebop Lounge, Lounge, Nostalgia, Pop Standards",
-    "Electronic": "Ambient Electronic, Bigbeat, Breakbeat, Breakcore, Chill-out, Chip Music, "
-    "Chiptune, Dance, Downtempo, Drum & Bass, Dubstep, Glitch, House, IDM, "
-    "Jungle, Minimal Electronic, Skweee, Techno, Trip-Hop",
-    "Experimental": "Audio Collage, Avant-Garde, Ballads, Christmas, Drone, Easter, "
-    "Electroacoustic, Field Recordings, Holiday, Improv, Lo-Fi, Musique Concrete, Noise, Novelty, "
-    "Sound Art, Sound Collage, Sound Poetry, Unclassifiable",
-    "Folk": "British Folk, Free-Folk, Freak-Folk, Psych-Folk, Singer-Songwriter",
-    "Hip-Hop": "Abstract Hip-Hop, Alternative Hip-Hop, Breaks, Hip-Hop Beats, Instrumental Rap, "
-    "Nerdcore, Rap, Turntablism, Wonky",
-    "Instrumental": "Ambient, New Age, Soundtrack",
-    "International": "Afrobeat, African, Asia-Far East, Balkan, Bollywood, Brazilian, Cumbia, "
-    "Europe, Fado, Flamenco, France, French Pop, Indian, Klezmer, Latin, Latin America, "
-    "Middle East, North African, Polka, Reggae Dub, Reggae Dancehall, Romany, "
-    "Spanish, Tango, Turkish",
-    "Jazz": "Be-Bop, Big Band, Free-Jazz, Jazz Out, Jazz Vocal, Modern Jazz, Swing",
-    "Old-Time": "Historic Gospel, Ragtime, Shellac",
-    "Pop": "Experimental Pop, Instrumental Pop, Power-Pop, Synth Pop, Vocal Pop",
-    "Rock": "Black-Metal, Death-Metal, Garage, Goth, Grindcore, Hardcore, Indie-Rock, Industrial, "
-    "Krautrock, Loud-Rock, Metal, New Wave, No Wave, Noise-Rock, Post-Punk, Post-Rock, "
-    "Progressive, Psych-Rock, Punk, Rock Opera, Shoegaze, Sludge, Space-Rock, Surf, Thrash",
-    "Soul-RnB": "Disco, Funk",
-    "Spoken": "Banter, Comedy, Interview, Poetry, Radio, Radio Theater, Spoken Weird, Talk Radio",
-}
-"""The genres below each top genre."""
+FMA = pd.read_csv(Path(__file__).with_name("fma_genres.csv"), index_col="genre_id")
+FMA = FMA[FMA["#tracks"] > 0]
 
-TOP = {
-    genre: top
-    for top, children in TREE.items()
-    for genre in [top, *filter(None, children.split(", "))]
-}
-"""The top genre of each genre, in the order of the tree."""
+TOP = dict(zip(FMA["title"], FMA["title"].loc[FMA["top_level"]], strict=True))
+"""The top genre of each genre."""
+
+PARENT = dict(zip(FMA["title"], FMA["title"].reindex(FMA["parent"]), strict=True))
+"""The genre above each genre; NaN above a top genre."""
 
 SETTINGS = MelSettings(n_mels=32, n_fft=1024, hop_length=8192)
 """Small images, whose features take milliseconds."""
 
 
 def sizes(largest=120, fewest=3):
-    """Tracks per genre by a power law, from the largest down to some of `fewest`."""
-    rng = np.random.default_rng(0)
-    ranks = rng.permutation(len(TOP)) + 1
-    return {g: max(fewest, round(largest / rank)) for g, rank in zip(TOP, ranks, strict=True)}
+    """Tracks per genre, as unbalanced as FMA's: from `largest` down to many of `fewest`."""
+    tracks = largest * FMA["#tracks"] / FMA["#tracks"].max()
+    return dict(zip(FMA["title"], tracks.round().clip(lower=fewest).astype(int), strict=True))
+
+
+def with_parents(genre):
+    """A genre and those above it, as FMA lists the genres of a track."""
+    return [genre] if pd.isna(PARENT[genre]) else [genre, *with_parents(PARENT[genre])]
+
+
+def folder_name(genre):
+    """The name of the folder of a genre, which can have no slash."""
+    return genre.replace("/", "-")
 
 
 def write_images(folder, counts):
@@ -68,7 +52,9 @@ def write_images(folder, counts):
     patterns, rng = _patterns(), np.random.default_rng(1)
     for genre, n in counts.items():
         for song in range(n):
-            artist = folder / genre / f"{genre} artist {song % max(2, n // 4)}"
+            artist = (
+                folder / folder_name(genre) / f"{folder_name(genre)} artist {song % max(2, n // 4)}"
+            )
             artist.mkdir(parents=True, exist_ok=True)
             image = patterns[genre] + rng.normal(0, 25, patterns[genre].shape)
             pixels = image.clip(0, 255).astype(np.uint8)
@@ -85,7 +71,7 @@ def _patterns():
         up, along, phase = rng.uniform(1, 8), rng.uniform(1, 12), rng.uniform(0, 6)
         return size * np.sin(2 * np.pi * (up * rows + along * columns) + phase)
 
-    tops = {top: waves(50) for top in TREE}
+    tops = {top: waves(50) for top in dict.fromkeys(TOP.values())}
     return {genre: 120 + tops[top] + waves(35) for genre, top in TOP.items()}
 
 

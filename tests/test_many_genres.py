@@ -3,11 +3,12 @@
 import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fastai.vision.all import noop
-from genre_tree import TOP, sizes, write_images
+from genre_tree import TOP, folder_name, sizes, with_parents, write_images
 
 from melgenre.app.worker import _html
 from melgenre.confusion.browser import ConfusionBrowser
@@ -29,7 +30,9 @@ def collection(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many") / "tree"
     write_images(folder, sizes(largest=40))
     with pytest.warns(match=r"Fewer than 10 songs of .* and \d+ more: too few"):
-        return load_collection(folder)
+        tracks = load_collection(folder)
+    names = {folder_name(genre): genre for genre in TOP}
+    return tracks.assign(genre=tracks["genre"].map(names))  # with FMA's slashes
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,40 @@ def test_the_browser_sends_one_message_of_bounded_size(run):
         browser.selection = ("noise", None)
     browser.selection = ("Polka", None)
     assert set(browser.selected["genre"]) == {"Polka"}
+
+
+@pytest.fixture(scope="module")
+def lists(collection):
+    """The same tracks, each with the genres above its own, as FMA lists them in `tracks.csv`."""
+    folder = Path(collection["image"].iloc[0]).parents[2]
+    rows = collection[["track_id", "artist_id"]].assign(
+        genres=[";".join(with_parents(genre)) for genre in collection["genre"]]
+    )
+    rows.to_csv(folder / "tracks.csv", index=False)
+    with pytest.warns(match=r"Fewer than 10 songs of .* and \d+ more: too few"):
+        return load_collection(folder)
+
+
+@pytest.fixture(scope="module")
+def multi_label_run(lists, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MELGENRE_HOME", str(tmp_path_factory.mktemp("home")))
+        return train_and_evaluate(lists, "artist-split", BUILT_IN, "discriminant", log=noop)
+
+
+def test_all_genres_of_a_song_are_learned(multi_label_run, lists, collection):
+    assert lists["genre"].tolist() == [sorted(with_parents(one)) for one in collection["genre"]]
+    assert list(multi_label_run.learner.dls.vocab) == sorted(TOP)
+    assert multi_label_run.result["mean_average_precision"] > 0.5
+    found = multi_label_run.predictions
+    rows = zip(found["genre"], found["predicted"], strict=True)
+    assert np.mean([TOP[true[0]] in predicted for true, predicted in rows]) > 0.8
+
+
+def test_a_model_of_several_genres_is_exported_with_a_threshold_for_each(multi_label_run, tmp_path):
+    classifier = GenreClassifier.load(export_learner(multi_label_run, tmp_path / "lists"))
+    assert sorted(classifier.thresholds) == sorted(TOP)
+    noise = np.random.default_rng(0).normal(0, 0.1, 22050 * 31).astype(np.float32)
+    prediction = classifier.predict((noise, 22050))
+    assert set(prediction) == set(TOP)
+    assert set(prediction.genres) <= set(TOP)
