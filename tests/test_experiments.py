@@ -55,6 +55,9 @@ def test_initialisations_are_not_compared_on_a_small_collection(images, folds):
     tracks = images if folds is None else images.assign(artist_fold=folds)
     with pytest.raises(SplitError, match="Too few tracks to compare initialisations"):
         compare_initialisations(tracks, tracks)
+    lists = tracks.assign(genre=[[genre] for genre in tracks["genre"]])
+    with pytest.raises(SplitError, match="these tracks have lists of genres"):
+        compare_initialisations(lists, tracks)
 
 
 @pytest.mark.slow

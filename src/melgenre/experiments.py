@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from .data.genres import is_multi_label
 from .data.protocols import apply_protocol
 from .data.splits import SplitError, held_out, iter_folds
 from .evaluation.fixed_features import run_fixed_features
@@ -177,8 +178,13 @@ def compare_initialisations(
     Raises
     ------
     SplitError
-        If the collection is too small for any of `clips`.
+        If the collection is too small for any of `clips`, or tracks have several genres.
     """
+    if is_multi_label(first) or is_multi_label(second):
+        raise SplitError(
+            "Initialisations are compared by accuracy, on one genre per track, and these tracks "
+            "have lists of genres. train_and_evaluate trains a network on them."
+        )
     fold = second.get("artist_fold", pd.Series(np.nan, index=second.index))
     pool, test = second[fold == 2].assign(split="train"), second[fold == 3].assign(split="test")
     clips = [n for n in clips if n <= _fewest(pool, second)]

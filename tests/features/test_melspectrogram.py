@@ -178,6 +178,15 @@ def test_only_images_that_are_missing_or_have_another_source_are_made(small, tmp
     assert not list(folder.rglob(".*")), "no temporary file is left"
 
 
+@pytest.mark.filterwarnings("ignore::melgenre.errors.MelgenreWarning")
+def test_a_genre_with_a_slash_has_one_folder(small, tmp_path):
+    tracks = small.assign(genre="Old-Time / Historic")
+    made = extract_melspectrograms(tracks, tmp_path / "images", progress=False)
+    below = [Path(one).relative_to(tmp_path / "images") for one in made["image"]]
+    assert {one.parts[0] for one in below} == {"Old-Time - Historic"}
+    assert set(find_tracks(tmp_path / "images")["genre"]) == {"Old-Time - Historic"}
+
+
 def test_two_folders_of_the_same_name_do_not_share_images(small, tmp_path, write_song):
     folder = tmp_path / "images"
     first = extract_melspectrograms(small.head(1), folder, progress=False)

@@ -156,12 +156,17 @@ def _ready_images(tracks, settings):
 
 def _image_files(tracks, folder):
     """The files of the tracks' images; names that leave no room for `.png` are shortened."""
-    start = str(folder).rstrip("/") + "/"
+    start = _start_of(folder)
     for genre, track in zip(tracks["genre"], tracks["track_id"], strict=True):
         parts = track.split("/")  # of several genres, none names the folder
-        if isinstance(genre, str):
-            parts = [genre, *track.removeprefix(f"{genre}/").split("/")]
+        if isinstance(genre, str):  # FMA's "Old-Time / Historic" names one folder
+            parts = [genre.replace("/", "-"), *track.removeprefix(f"{genre}/").split("/")]
         yield f"{start}{'/'.join(map(_shortened, parts))}.png"
+
+
+def _start_of(folder):
+    """The text that the addresses of all files in a folder begin with."""
+    return str(folder).rstrip("/") + "/"
 
 
 def _shortened(name):
@@ -176,7 +181,7 @@ def _make_missing(tracks, records_file, settings, progress):
     failed, and their names and reasons."""
     folder = records_file.parent
     records = read_records(records_file)
-    start = len(str(folder).rstrip("/")) + 1
+    start = len(_start_of(folder))
     paths, images = tracks["path"].tolist(), tracks["image"].tolist()
     todo, rows, sources = [], [], []
     found = zip(paths, images, stamps(images), sources_of(paths, folder), strict=True)
