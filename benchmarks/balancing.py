@@ -16,8 +16,9 @@ from fastai.vision.all import noop
 from melgenre.data.splits import fault_filtered_split
 from melgenre.evaluation.metrics import macro_f1
 from melgenre.networks import BUILT_IN
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 
 RECIPES = ["discriminant", "balanced-discriminant", "texture", "balanced-texture"]
 SHARES = [0.1, 0.2]
