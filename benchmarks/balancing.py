@@ -13,7 +13,7 @@ import pandas as pd
 from bench import keep, plot_bars, tracks_with_images
 from fastai.vision.all import noop
 
-from melgenre.data.splits import fault_filtered_split
+from melgenre.data.gtzan_splits import fault_filtered_split
 from melgenre.evaluation.metrics import macro_f1
 from melgenre.networks import BUILT_IN
 from melgenre.training.dataloaders import image_dataloaders
