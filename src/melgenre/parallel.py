@@ -13,6 +13,10 @@ MIN_PARALLEL = 8
 """Up to so many calls, starting worker processes takes longer than the work."""
 
 
+TASK_SECONDS = 1, 5
+"""Short calls go to a cluster several at a time, that take this long: Dask needs 10 ms for a task."""
+
+
 class ClusterError(MelgenreError, OSError):
     """A cluster that cannot be reached, or that gave up a call."""
 
@@ -67,7 +71,7 @@ def parallel_map(
         batch_size=1 if threads else "auto",
     )
     if type(workers._backend).__name__ == "DaskDistributedBackend":
-        workers.batch_size = "auto"  # of 0.2 to 1 s: a task of Dask costs 10 ms
+        workers.batch_size = "auto"
         workers.pre_dispatch = "4 * n_jobs"  # with joblib's 2, workers wait between two tasks
         _adapt_dask(workers._backend)
     results = workers(delayed(_numbered)(function, *numbered) for numbered in enumerate(calls))
@@ -117,11 +121,13 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def _adapt_dask(backend: Any) -> None:
-    """Adapt joblib's Dask backend in two points.
+    """Adapt joblib's Dask backend in three points.
 
     It runs the callback of a call only if the call has returned or raised: joblib would wait for
-    ever for a call that the cluster gave up. And of a cluster with one worker joblib makes no use.
+    ever for a call that the cluster gave up. Of a cluster with one worker joblib makes no use. And
+    its batches are as short as processes of one machine need them.
     """
+    backend.MIN_IDEAL_BATCH_DURATION, backend.MAX_IDEAL_BATCH_DURATION = TASK_SECONDS
     submit, retrieve = backend.submit, backend.retrieve_result_callback
 
     def submit_and_watch(function, callback):
