@@ -6,6 +6,7 @@ import threading
 import time
 
 import joblib
+import pandas as pd
 import pytest
 
 from melgenre.data.collection import find_tracks
@@ -88,7 +89,8 @@ def test_files_and_tables_are_the_same_as_without_a_cluster(
     with joblib.parallel_config(backend="threading"):
         expected, table = everything(classifier, songs, tmp_path / "here")
     assert files == expected
-    assert descriptors.equals(table)
+    # The last digits of descriptors depend on the number of threads.
+    pd.testing.assert_frame_equal(descriptors, table, atol=1e-4)
 
 
 def loaded_models():

@@ -14,7 +14,7 @@ MIN_PARALLEL = 8
 
 
 TASK_SECONDS = 1, 5
-"""Short calls go to a cluster several at a time, that take this long: Dask needs 10 ms for a task."""
+"""At least and at most, of short calls sent to a cluster together: Dask takes 10 ms for a task."""
 
 
 class ClusterError(MelgenreError, OSError):
