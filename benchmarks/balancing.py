@@ -13,11 +13,12 @@ import pandas as pd
 from bench import keep, plot_bars, tracks_with_images
 from fastai.vision.all import noop
 
-from melgenre.data.splits import fault_filtered_split
+from melgenre.data.gtzan_splits import fault_filtered_split
 from melgenre.evaluation.metrics import macro_f1
 from melgenre.networks import BUILT_IN
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 
 RECIPES = ["discriminant", "balanced-discriminant", "texture", "balanced-texture"]
 SHARES = [0.1, 0.2]

@@ -41,7 +41,8 @@ from melgenre.networks import BUILT_IN, _texture_head
 from melgenre.training import cached_features, recipes
 from melgenre.training.feature_store import FeatureStore
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.dataloaders import image_dataloaders
+from melgenre.training.learner import genre_learner, predict_tracks
 
 folder, width = Path(sys.argv[1]), int(sys.argv[2])
 cached_features.features_cache = lambda: folder / "features"

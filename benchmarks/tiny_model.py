@@ -12,9 +12,10 @@ import pandas as pd
 from PIL import Image
 
 from melgenre.data.mel_settings import checked_settings, save_settings
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 
 
 def main():

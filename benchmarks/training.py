@@ -16,9 +16,10 @@ from melgenre.data.protocols import apply_protocol, strictest_protocol
 from melgenre.experiments import train_and_evaluate
 from melgenre.networks import get_architecture
 from melgenre.training.cached_features import extract_features, feature_dataloaders
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders
+from melgenre.training.learner import genre_learner
 from melgenre.training.recipes import RECIPES, Recipe, get_recipe
 
 PARTS = {"train": "train", "test": "valid"}  # by the names of `ImageDataLoaders.from_folder`

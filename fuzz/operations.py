@@ -33,9 +33,10 @@ from melgenre.inference.batch import classify_folder
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
 from melgenre.training.cached_features import extract_features
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders
+from melgenre.training.learner import genre_learner
 
 GENRES = ["high", "low"]
 BODY = "squeezenet1_1"  # small: its export takes a second

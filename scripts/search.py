@@ -25,8 +25,9 @@ from melgenre.evaluation.provenance import git_commit
 from melgenre.features.images import extract_melspectrograms, images_folder
 from melgenre.notebook import show_warnings_as_sentences
 from melgenre.training.augment import AUGMENTATIONS
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.fit import discard_checkpoint, fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 from melgenre.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent

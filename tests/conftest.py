@@ -20,9 +20,10 @@ from melgenre.data.splits import group_split
 from melgenre.data.synthetic.collection import make_synthetic_collection
 from melgenre.features.images import extract_melspectrograms
 from melgenre.training import calibration
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 
 ROOT = Path(__file__).resolve().parent.parent
 

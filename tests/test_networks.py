@@ -28,9 +28,10 @@ from melgenre.networks import (
     built_in_weights,
     head_with_ood_score,
 )
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 
 
 def layers_of_resnet(network):

@@ -163,15 +163,12 @@ from .training.baselines import (
     NeuralNetwork as NeuralNetwork,
     gradient_error as gradient_error,
 )
+from .training.dataloaders import image_dataloaders as image_dataloaders
 from .training.distributed import ProcessError as ProcessError
 from .training.export import export_learner as export_learner
 from .training.exported import load_exported as load_exported, load_split as load_split
 from .training.fit import fit as fit
-from .training.learner import (
-    genre_learner as genre_learner,
-    image_dataloaders as image_dataloaders,
-    predict_tracks as predict_tracks,
-)
+from .training.learner import genre_learner as genre_learner, predict_tracks as predict_tracks
 from .training.network_plots import (
     plot_feature_maps as plot_feature_maps,
     plot_network as plot_network,

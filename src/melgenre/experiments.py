@@ -21,9 +21,10 @@ from .evaluation.metrics import evaluate
 from .evaluation.run import Run
 from .training.baselines import LogisticRegression, NeuralNetwork
 from .training.cached_features import extract_features
+from .training.dataloaders import image_dataloaders
 from .training.export import export_learner
 from .training.fit import discard_checkpoint, fit
-from .training.learner import genre_learner, image_dataloaders, predict_tracks
+from .training.learner import genre_learner, predict_tracks
 from .training.transfer import transfer_learner
 
 BASELINES = {

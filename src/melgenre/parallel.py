@@ -10,7 +10,7 @@ from typing import Any
 from .errors import MelgenreError, extra_packages
 
 MIN_PARALLEL = 8
-"""Up to so many calls, starting worker processes takes longer than the work."""
+"""Up to so many songs, starting worker processes takes longer than the work."""
 
 
 TASK_SECONDS = 1, 5
@@ -30,6 +30,7 @@ def parallel_map(
     unit: str,
     progress: bool = True,
     threads: bool = False,
+    serial: int = MIN_PARALLEL,
 ) -> Iterator[tuple[int, Any]]:
     """Call a function many times, on all cores, or where `joblib.parallel_config` sends the calls.
 
@@ -47,6 +48,8 @@ def parallel_map(
         Text of the progress bar: what is done, and to what.
     threads
         Without a cluster, use threads: for functions that work outside of Python's lock.
+    serial
+        So many calls or fewer are made one after the other: processes would take longer to start.
 
     Yields
     ------
@@ -62,7 +65,7 @@ def parallel_map(
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
-    few = 1 if threads else MIN_PARALLEL
+    few = 1 if threads else serial
     workers = Parallel(
         n_jobs=1 if total <= few else -1,
         prefer="threads" if threads else "processes",

@@ -7,9 +7,10 @@ from PIL import Image
 
 from melgenre.confusion.attribution import STEPS, attribution_maps, embed_images, nearest
 from melgenre.networks import BUILT_IN
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.exported import load_exported
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders
+from melgenre.training.learner import genre_learner
 
 
 @pytest.mark.slow

@@ -22,9 +22,10 @@ from test_matrix import ODD, made_up_predictions
 
 from melgenre.confusion.browser import ConfusionBrowser
 from melgenre.data.annotations import load_annotations
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders
+from melgenre.training.learner import genre_learner
 
 pytestmark = [pytest.mark.browser, pytest.mark.alone]
 

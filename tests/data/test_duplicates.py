@@ -5,8 +5,8 @@ from PIL import Image
 
 from melgenre.data.collection import find_tracks
 from melgenre.data.duplicates import find_duplicates
+from melgenre.data.gtzan_splits import artist_folds
 from melgenre.data.leaks import find_leaks
-from melgenre.data.splits import artist_folds
 
 
 @pytest.fixture

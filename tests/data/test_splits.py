@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from melgenre.data.gtzan import gtzan_metadata
+from melgenre.data.gtzan_splits import artist_folds, fault_filtered_split
 from melgenre.data.leaks import LeakWarning, describe_leaks, find_leaks
 from melgenre.data.protocols import (
     PROTOCOLS,
@@ -14,8 +15,6 @@ from melgenre.data.protocols import (
 )
 from melgenre.data.splits import (
     SplitError,
-    artist_folds,
-    fault_filtered_split,
     group_split,
     held_out,
     iter_folds,

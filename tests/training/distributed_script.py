@@ -25,10 +25,11 @@ from melgenre.data.splits import held_out
 from melgenre.evaluation.metrics import evaluate
 from melgenre.networks import BUILT_IN
 from melgenre.training import checkpoint
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.distributed import ProcessError
 from melgenre.training.export import export_learner
 from melgenre.training.fit import discard_checkpoint, fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 
 
 class KillLast(Callback):

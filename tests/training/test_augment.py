@@ -16,7 +16,7 @@ from melgenre.training.augment import (
     TimeCrop,
     TimeRollStretch,
 )
-from melgenre.training.learner import image_dataloaders
+from melgenre.training.dataloaders import image_dataloaders
 
 ALL = pytest.mark.parametrize("name", AUGMENTATIONS)
 

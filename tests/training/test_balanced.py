@@ -11,9 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from melgenre.data.collection import find_tracks
 from melgenre.data.splits import random_split
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.discriminant import fit_discriminant
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, genre_weights, image_dataloaders, is_frozen
+from melgenre.training.learner import genre_learner, genre_weights, is_frozen
 from melgenre.training.recipes import RECIPES, RecipeError, get_recipe
 
 

@@ -25,15 +25,11 @@ from melgenre.networks import TextureBackbone
 from melgenre.training import export, recipes
 from melgenre.training.augment import AUGMENTATIONS
 from melgenre.training.cached_features import extract_features
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
 from melgenre.training.fit import fit
-from melgenre.training.learner import (
-    genre_learner,
-    image_dataloaders,
-    is_frozen,
-    predict_tracks,
-)
+from melgenre.training.learner import genre_learner, is_frozen, predict_tracks
 from melgenre.training.transfer import transfer_learner
 
 COPIES = ("to", "_to_copy", "copy_")

@@ -19,11 +19,12 @@ from melgenre.inference.classifier import GenreClassifier
 from melgenre.networks import BUILT_IN, ArchitectureError, build_network, weights_source
 from melgenre.training import recipes
 from melgenre.training.calibration import calibrate, calibrated_copy
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.discriminant import COMPONENTS, fit_discriminant
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
 from melgenre.training.fit import fit
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 from melgenre.training.network_plots import plot_network
 from melgenre.training.transfer import transfer_learner
 

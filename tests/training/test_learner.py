@@ -31,14 +31,11 @@ from melgenre.networks import (
 )
 from melgenre.training.augment import AUGMENTATIONS
 from melgenre.training.cached_features import extract_features
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported, load_split
 from melgenre.training.fit import _preload, discard_checkpoint, fit
-from melgenre.training.learner import (
-    genre_learner,
-    image_dataloaders,
-    predict_tracks,
-)
+from melgenre.training.learner import genre_learner, predict_tracks
 from melgenre.training.precision import mixed_precision
 from melgenre.training.recipes import RECIPES, Recipe, RecipeError, get_recipe
 

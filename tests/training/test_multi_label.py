@@ -35,16 +35,12 @@ from melgenre.inference.timeline import plot_timeline
 from melgenre.networks import BUILT_IN
 from melgenre.training import cached_features, feature_store
 from melgenre.training.calibration import calibrate, calibrated_copy, fit_temperature
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.discriminant import fit_discriminant
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported, load_split
 from melgenre.training.fit import fit
-from melgenre.training.learner import (
-    genre_learner,
-    genre_weights,
-    image_dataloaders,
-    predict_tracks,
-)
+from melgenre.training.learner import genre_learner, genre_weights, predict_tracks
 from melgenre.training.multi_label import best_thresholds, genre_targets
 from melgenre.training.plots import plot_reliability
 from melgenre.training.transfer import transfer_learner

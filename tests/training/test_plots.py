@@ -6,7 +6,8 @@ from fastai.learner import load_learner
 from PIL import Image
 
 from melgenre.networks import ArchitectureError
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.dataloaders import image_dataloaders
+from melgenre.training.learner import genre_learner, predict_tracks
 from melgenre.training.network_plots import plot_feature_maps, plot_network
 from melgenre.training.plots import (
     RecordError,

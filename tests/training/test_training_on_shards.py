@@ -18,12 +18,13 @@ from melgenre.networks import BUILT_IN
 from melgenre.training import cached_features, feature_store, fit as fitting, image_loader
 from melgenre.training.cached_features import extract_features
 from melgenre.training.calibration import logits_and_scores
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
 from melgenre.training.feature_store import StoredFeatures
 from melgenre.training.fit import fit
 from melgenre.training.image_loader import image_batch
-from melgenre.training.learner import genre_learner, image_dataloaders, predict_tracks
+from melgenre.training.learner import genre_learner, predict_tracks
 
 
 @pytest.fixture(scope="module")

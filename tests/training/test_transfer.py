@@ -10,10 +10,11 @@ from conftest import run_of
 
 from melgenre.inference.classifier import GenreClassifier
 from melgenre.inference.model_folder import ModelError, write_config
+from melgenre.training.dataloaders import image_dataloaders
 from melgenre.training.export import export_learner
 from melgenre.training.exported import load_exported
 from melgenre.training.fit import fit
-from melgenre.training.learner import image_dataloaders, predict_tracks
+from melgenre.training.learner import predict_tracks
 from melgenre.training.transfer import transfer_learner
 
 

@@ -7,15 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..errors import MelgenreWarning
-from .splits import (
-    SplitError,
-    artist_folds,
-    fault_filtered_split,
-    fault_filtered_train_valid_split,
-    group_split,
-    random_folds,
-    random_split,
-)
+from .gtzan_splits import artist_folds, fault_filtered_split, fault_filtered_train_valid_split
+from .splits import SplitError, group_split, random_folds, random_split
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,13 @@ def extract_shards(
             for number, (start, end) in parts
         )
         done = parallel_map(
-            write_shard, calls, total=len(parts), desc="shards", unit=" shards", progress=progress
+            write_shard,
+            calls,
+            total=len(parts),
+            desc="shards",
+            unit=" shards",
+            progress=progress,
+            serial=1,  # a shard has a thousand images
         )
         reasons = [one for _, one in sorted(done, key=itemgetter(0))]
         if shard is None:

@@ -1,8 +1,4 @@
-"""The table of tracks -> DataLoaders -> a fastai Learner, trained by a recipe.
-
-A few of fastai's own calls, with the choices that pictures of music need: nothing is resized,
-squeezed or flipped, since up and down is pitch and left and right is time.
-"""
+"""DataLoaders -> a fastai Learner of a recipe; a Learner -> predictions."""
 
 import socket
 import warnings
@@ -11,49 +7,37 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import (
     APScoreMulti,
     BCEWithLogitsLossFlat,
-    CategoryBlock,
-    ColReader,
     CrossEntropyLossFlat,
-    DataBlock,
     DataLoaders,
-    ImageBlock,
     Learner,
-    MultiCategoryBlock,
-    Normalize,
     OptimWrapper,
     Recorder,
     accuracy,
-    default_device,
     default_split,
     set_seed,
     vision_learner,
 )
 
-from ..data.genres import genre_lists, is_multi_label, one_row_per_genre
-from ..data.image_files import read_image
+from ..data.genres import is_multi_label, one_row_per_genre
 from ..data.mel_settings import MelSettings, check_images, image_settings
-from ..data.splits import SplitError
 from ..data.table import probability_columns
 from ..errors import MelgenreWarning
 from ..evaluation.run import Run
 from ..networks import (
     BUILT_IN,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     build_network,
     check_input_size,
     get_architecture,
     weights_source,
 )
 from .cached_features import predict_features
-from .distributed import join_processes, predict_alone
-from .image_loader import ImageDataLoader, test_images
+from .distributed import predict_alone
+from .image_loader import test_images
 from .multi_label import is_multi_label_learner, predicted_lists
 from .recipes import FROM_SCRATCH, RecipeError, get_recipe
 
@@ -67,72 +51,6 @@ WITH_BUILT_IN = (
 WITHOUT_WEIGHTS = (
     "The network is trained from scratch, which takes longer and gives a lower accuracy."
 )
-
-
-def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoaders:
-    """Make fastai's DataLoaders of a table of tracks.
-
-    Parameters
-    ----------
-    tracks
-        With `image`, `genre` and `split`: `train` for training, `valid` for monitoring. A split
-        without `valid` monitors `test`: its accuracy is shown, and nothing is chosen by it. Where
-        `genre` is a list, the DataLoaders are multi-label.
-    batch_size
-        Smaller where that would leave fewer than eight batches per epoch. Several processes
-        (`accelerate launch`) divide each batch among them.
-
-    Returns
-    -------
-    fastai.data.core.DataLoaders
-        Batches [shape=(batch, 3, n_mels, columns)], normalised as ImageNet is.
-
-    Raises
-    ------
-    ImageError
-        If the images were made with different settings.
-    SplitError
-        If a part is empty, or has a genre that is not in the training set.
-    """
-    join_processes()
-    monitored = "valid" if (tracks["split"] == "valid").any() else "test"
-    parts = [np.flatnonzero(tracks["split"] == part) for part in ("train", monitored)]
-    named = tracks.filter(["track_id", "genre"])
-    train, valid = (set(one_row_per_genre(named.iloc[part])["genre"]) for part in parts)
-    if not train or not valid or valid - train:
-        raise SplitError(
-            f"The training set has {len(train)} genres and the validation set {len(valid)}, of "
-            f"which {len(valid - train)} are not in the training set. Split the tracks again."
-        )
-    first = tracks["image"].iloc[parts[0][0]]
-    check_images(tracks["image"].iloc[np.concatenate(parts)], image_settings(first))
-    target = CategoryBlock(vocab=sorted(train))
-    if is_multi_label(tracks):
-        target = MultiCategoryBlock(vocab=sorted(train))
-        tracks = tracks.assign(genre=genre_lists(tracks))
-    block = DataBlock(
-        blocks=(ImageBlock, target),
-        get_x=ColReader("image"),
-        get_y=ColReader("genre"),
-        splitter=lambda _: ([0], [1]),
-        batch_tfms=Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
-    )
-    # fastai opens an image while it sets the transforms up, and cannot open one in a shard. From a
-    # track of each part it makes the datasets; of all tracks it would hold three tables.
-    few = tracks.iloc[[part[0] for part in parts]].assign(image=read_image(first))
-    datasets = [block.datasets(few).subset(number) for number in range(2)]
-    for dataset, part in zip(datasets, parts, strict=True):
-        image, genre = dataset.tls
-        image.items = genre.items = tracks.iloc[part]
-    return DataLoaders.from_dsets(
-        *datasets,
-        bs=min(batch_size, max(4, len(parts[0]) // 8), len(parts[0])),
-        dl_type=ImageDataLoader,
-        after_item=block.item_tfms,
-        after_batch=block.batch_tfms,
-        num_workers=0,  # an image takes a millisecond to read: processes would only take time
-        device=default_device(),
-    )
 
 
 def genre_learner(
@@ -151,7 +69,7 @@ def genre_learner(
     Parameters
     ----------
     dls
-        Of `image_dataloaders`.
+        Of `melgenre.training.dataloaders.image_dataloaders`.
     architecture
         Any convolutional network of torchvision or timm, by name; or, for a recipe of textures,
         `melgenre.networks.BUILT_IN`, which needs no download.
@@ -247,7 +165,7 @@ def genre_weights(dls: DataLoaders) -> torch.Tensor:
     Parameters
     ----------
     dls
-        Of `image_dataloaders`.
+        Of `melgenre.training.dataloaders.image_dataloaders`.
     """
     items = dls.train_ds.items
     genres = one_row_per_genre(items)["genre"]

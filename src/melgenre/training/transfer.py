@@ -27,8 +27,8 @@ def transfer_learner(dls: DataLoaders, folder: str | Path, *, seed: int = 0) -> 
     Parameters
     ----------
     dls
-        Made by `melgenre.training.learner.image_dataloaders`, from images with the settings of the
-        model's.
+        Made by `melgenre.training.dataloaders.image_dataloaders`, from images with the settings of
+        the model's.
     folder
         Written by `melgenre.training.export.export_learner`.
     seed
