@@ -5,6 +5,7 @@ import resource
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -33,6 +34,7 @@ from melgenre.features.melspectrogram import (
     melspectrogram_image,
 )
 from melgenre.inference.songs import find_audio_files
+from melgenre.parallel import parallel_map
 
 
 def test_a_clip_is_an_image_of_128_by_387():
@@ -474,7 +476,8 @@ def test_images_are_those_of_librosa_to_within_a_grey_level(music, settings):
 
 def test_images_do_not_depend_on_the_number_of_workers(small, tmp_path, monkeypatch):
     one = extract_melspectrograms(small.head(3), tmp_path / "one", progress=False)
-    monkeypatch.setattr("melgenre.parallel.MIN_PARALLEL", 0)
+    in_processes = partial(parallel_map, serial=0)
+    monkeypatch.setattr("melgenre.features.images.parallel_map", in_processes)
     other = extract_melspectrograms(small.head(3), tmp_path / "other", progress=False)
     for a, b in zip(one["image"], other["image"], strict=True):
         assert Path(a).read_bytes() == Path(b).read_bytes()
