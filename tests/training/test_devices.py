@@ -69,7 +69,8 @@ def device(request, monkeypatch, tmp_path):
         yield torch.device("cuda", torch.cuda.current_device())
     else:
         device = torch.device("meta")
-        monkeypatch.setattr("fastai.data.core.default_device", lambda: device)
+        for module in ("fastai.data.core", "melgenre.training.dataloaders"):
+            monkeypatch.setattr(f"{module}.default_device", lambda: device)
         # The ONNX exporter traces on the CPU, with a dispatch mode of its own.
         monkeypatch.setattr(export, "_export_onnx", lambda *_: None)
         with Guard():
