@@ -100,12 +100,12 @@ def watch_memory(every):
     threading.Thread(target=watch, daemon=True).start()
     return found
 """
-"""Of a process: a list of its megabytes without pages of files, one more every so many seconds."""
+"""First lines of a program for `in_a_process`: `watch_memory` gives a list of megabytes, without
+pages of files, with one more every so many seconds."""
 
 
 def in_a_process(program, *arguments):
     """Run lines of Python in a process of their own; returns the JSON that they print."""
-    program = WATCH_MEMORY + program
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from bench import in_a_process, keep
+from bench import WATCH_MEMORY, in_a_process, keep
 
 from melgenre.data.mel_settings import MelSettings
 from melgenre.inference.classifier import GenreClassifier
@@ -22,7 +22,9 @@ from melgenre.inference.classifier import GenreClassifier
 TINY = MelSettings(sample_rate=1000, n_fft=128, hop_length=64, n_mels=32, duration=1.0)
 """Of the made-up songs: their images are so small that files and rows take most of the time."""
 
-PROCESS = """
+PROCESS = (
+    WATCH_MEMORY
+    + """
 import json, sys, time
 folder, out = sys.argv[1], sys.argv[2]
 def measure(work, module):
@@ -37,6 +39,7 @@ def measure(work, module):
     seconds = time.perf_counter() - started
     print(json.dumps([rows, begun[0], seconds, over_time]))
 """
+)
 CLASSIFY = """
 from melgenre.inference import batch
 from melgenre.inference.classifier import GenreClassifier
@@ -120,6 +123,7 @@ def made_up_songs(folder, count):
 
 def resume(folder, count):
     """Seconds and memory of a run that has nothing left to do."""
+    from melgenre.inference.batch import _columns
     from melgenre.inference.song_table import song_table
     from melgenre.inference.songs import list_songs
     from melgenre.inference.vector_store import write_embeddings
@@ -128,8 +132,7 @@ def resume(folder, count):
     make_songs(folder / "songs", count, empty=True)
     tiny_model(folder / "model")
     classifier = GenreClassifier.load(folder / "model")
-    columns = ["song", "genre", *(f"p_{genre}" for genre in classifier.genres)]
-    columns += ["ood_score", "error", "modified", "model"]
+    columns = _columns(classifier)
     names, stamps = [], []
     with song_table(folder / "g.csv", columns, classifier.fingerprint) as table:
         for song in list_songs(folder / "songs"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench import in_a_process, keep
+from bench import WATCH_MEMORY, in_a_process, keep
 from PIL import Image
 
 from melgenre.data.image_files import GROUP_ROWS
@@ -99,7 +99,8 @@ def main():
         make_shards(Path(folder), options.tracks)
 
         def measure(work):
-            return in_a_process(PROGRAM.replace("WORK", work), folder, options.width)
+            program = WATCH_MEMORY + PROGRAM.replace("WORK", work)
+            return in_a_process(program, folder, options.width)
 
         measure("work = fill")
         for what, work in STEPS.items():

@@ -9,6 +9,8 @@ import json
 
 from bench import RESULTS
 
+from melgenre.inference.song_table import SECONDS_BETWEEN_UPLOADS
+
 COLLECTIONS = {"FMA-full": (106_574, 64), "a million songs": (1_000_000, 256)}
 """Songs, and cores to rent."""
 
@@ -17,9 +19,6 @@ SONG_BYTES = 917 * 2**30 / 106_574
 
 USD_PER_CORE_HOUR, USD_PER_1000_READ, USD_PER_1000_WRITTEN = 0.0425, 0.0004, 0.005
 """Of Amazon: see `docs/scale.md`."""
-
-SECONDS_BETWEEN_UPLOADS = 30
-"""Of a CSV in a store."""
 
 
 def main():

@@ -12,7 +12,6 @@ from .errors import MelgenreError, extra_packages
 MIN_PARALLEL = 8
 """Up to so many songs, starting worker processes takes longer than the work."""
 
-
 TASK_SECONDS = 1, 5
 """At least and at most, of short calls sent to a cluster together: Dask takes 10 ms for a task."""
 

@@ -31,8 +31,7 @@ def fault_filtered_split(tracks: pd.DataFrame) -> pd.DataFrame:
     SplitError
         If these are not GTZAN's tracks, or too few of a genre are in one part.
     """
-    published = _published_column(tracks, "fault_filtered_split", "fault-filtered split")
-    return warn_leaks(_require_all_genres(tracks.assign(split=published), 3))
+    return warn_leaks(_fault_filtered(tracks))
 
 
 def fault_filtered_train_valid_split(tracks: pd.DataFrame) -> pd.DataFrame:
@@ -55,9 +54,8 @@ def fault_filtered_train_valid_split(tracks: pd.DataFrame) -> pd.DataFrame:
     SplitError
         As for `fault_filtered_split`.
     """
-    published = _published_column(tracks, "fault_filtered_split", "fault-filtered split")
-    _require_all_genres(tracks.assign(split=published), 3)
-    return warn_leaks(tracks.assign(split=published.replace({"valid": "train"})))
+    split = _fault_filtered(tracks)
+    return warn_leaks(split.assign(split=split["split"].replace({"valid": "train"})))
 
 
 def artist_folds(tracks: pd.DataFrame) -> pd.DataFrame:
@@ -83,6 +81,12 @@ def artist_folds(tracks: pd.DataFrame) -> pd.DataFrame:
     """
     published = _published_column(tracks, "artist_fold", "artist-filtered folds")
     return warn_leaks(_require_all_genres(tracks.assign(fold=published), 3))
+
+
+def _fault_filtered(tracks):
+    """The tracks with the three parts of the fault-filtered split."""
+    published = _published_column(tracks, "fault_filtered_split", "fault-filtered split")
+    return _require_all_genres(tracks.assign(split=published), 3)
 
 
 def _published_column(tracks, column, name):

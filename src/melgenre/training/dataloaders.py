@@ -76,7 +76,8 @@ def image_dataloaders(tracks: pd.DataFrame, *, batch_size: int = 32) -> DataLoad
     # fastai opens an image while it sets the transforms up, and cannot open one in a shard. From a
     # track of each part it makes the datasets; of all tracks it would hold three tables.
     few = tracks.iloc[[part[0] for part in parts]].assign(image=read_image(first))
-    datasets = [block.datasets(few).subset(number) for number in range(2)]
+    both = block.datasets(few)
+    datasets = [both.subset(number) for number in range(2)]
     for dataset, part in zip(datasets, parts, strict=True):
         image, genre = dataset.tls
         image.items = genre.items = tracks.iloc[part]
